@@ -1,0 +1,52 @@
+"""Adam as the Theano code of 2016 wrote it: epsilon inside the square root."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+
+class InsideEpsilonAdam(torch.optim.Adam):
+    """theta <- theta - lr * m_hat / sqrt(v_hat + eps), where torch has sqrt(v_hat) + eps.
+
+    With eps = 1e-8, gradients of RMS below 1e-4 are damped; torch's default would give them a full
+    step. The update runs on torch's fused kernel with its own epsilon at zero: let u be v with
+    eps (1 - beta2) added at every step,
+
+        u_t = beta2 u_{t-1} + (1 - beta2) (g_t^2 + eps),
+
+    then u_t = v_t + eps (1 - beta2^t), so u_hat = u_t / (1 - beta2^t) = v_hat + eps.
+
+    Args:
+        params: parameters to update.
+        lr: step size.
+        betas: decay of the first and second moment.
+        eps: added to v_hat inside the root.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.5, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=0.0, fused=True)
+        self.shift = eps * (1 - betas[1]) / betas[1]  # the kernel multiplies it by beta2
+        for p in (p for group in self.param_groups for p in group["params"]):
+            self.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        second_moments = [
+            self.state[p]["exp_avg_sq"]
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        torch._foreach_add_(second_moments, self.shift)
+        return super().step(closure)
