@@ -155,8 +155,15 @@ class SemiSupervisedMNIST(LightningDataModule):
     ) -> None:
         super().__init__()
         if labels % 10 or labels < 10:
-            raise ValueError(f"labels={labels}: the classes share them equally; use 10, 20, 30, ...")
-        self.labels, self.batch_size, self.seed, self.seed_data = labels, batch_size, seed, seed_data
+            raise ValueError(
+                f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
+            )
+        self.labels, self.batch_size, self.seed, self.seed_data = (
+            labels,
+            batch_size,
+            seed,
+            seed_data,
+        )
         self.validation, self.limit, self.data_dir = validation, limit, data_dir
 
     def prepare_data(self) -> None:
@@ -218,3 +225,7 @@ class SemiSupervisedMNIST(LightningDataModule):
     def deviations(self) -> tuple[str, ...]:
         """What these files lack of the data set."""
         return self.provided.deviations
+
+    def verify(self) -> list[files.FileStatus]:
+        """Each file as it lies on disk."""
+        return files.verify("mnist", self.data_dir)

@@ -15,6 +15,7 @@ values are the defaults here, and that of 8 June, `paper_june8`, before the pape
 """
 
 import copy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,7 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Module):
-    """x (B, 784) -> logits of the K classes (B, K); the logit of "generated" is fixed to 0 (Sec. 5).
+    """x (B, 784) -> logits of K classes (B, K); that of class "generated" is fixed to 0 (Sec. 5).
 
     Gaussian noise enters every layer; f, the features of Sec. 3.1, are the last hidden layer's
     ReLUs before their noise.
@@ -86,7 +87,7 @@ class Discriminator(nn.Module):
 
         widths = [784, 1000, 500, 250, 250, 250]
         layers: list[nn.Module] = []
-        for i, (m, n) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (m, n) in enumerate(pairwise(widths)):
             layers += [Noise(0.3 if i == 0 else 0.5), dense(m, n), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(Noise(0.5), dense(250, num_classes, train_scale=True))
@@ -207,9 +208,7 @@ class SemiSupervisedGAN(LightningModule):
 
         with torch.no_grad():
             generated = self.generator(self.latent(len(x_unlabeled)))
-        loss_labeled, loss_unlabeled = self.discriminator_loss(
-            x_labeled, y, x_unlabeled, generated
-        )
+        loss_labeled, loss_unlabeled = self.discriminator_loss(x_labeled, y, x_unlabeled, generated)
         optimizer_d.zero_grad()
         self.manual_backward(loss_labeled + self.hparams.unlabeled_weight * loss_unlabeled)
         if self.hparams.averaging is not None:  # before the step, as in the code: one step late
@@ -242,7 +241,9 @@ class SemiSupervisedGAN(LightningModule):
     def _log_errors(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch
         errors = (self(x).argmax(1) != y).sum().float()
-        self.log(f"{split}/errors", errors, reduce_fx="sum", on_epoch=True, add_dataloader_idx=False)
+        self.log(
+            f"{split}/errors", errors, reduce_fx="sum", on_epoch=True, add_dataloader_idx=False
+        )
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What `test/errors` and the ensemble of Table 1 are computed from."""

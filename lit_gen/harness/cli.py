@@ -1,0 +1,487 @@
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: `reproduce NAME`, and what surrounds it."""
+
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lit_gen.harness.record import Record
+from lit_gen.harness.spec import (
+    Spec,
+    UserError,
+    catalogue,
+    find,
+    merge,
+    nearest,
+    parse_seeds,
+)
+
+if TYPE_CHECKING:
+    from lit_gen.harness.verdict import Verdict
+
+COMMANDS = {
+    "run": "train, measure and judge a reproduction; `reproduce NAME` is short for it",
+    "list": "all reproductions",
+    "show": "claims, settings, protocol and cost of a reproduction",
+    "data": "fetch or verify data sets",
+    "sync": "upload records to MLflow that are not there yet",
+    "keep": "copy records of runs into results/ and write results/README.md anew",
+    "check": "re-judge all stored records; fails if what is written does not follow from them",
+}
+EXAMPLES = """\
+examples:
+  reproduce list                                      what there is
+  reproduce improved_gan_mnist_semisup --budget 5m    start; stop after five minutes and judge
+  reproduce improved_gan_mnist_semisup                go on from there, to the end
+  reproduce improved_gan_mnist_semisup --seeds 1-3 --setting labels_20,labels_50
+  reproduce improved_gan_mnist_semisup --model.lr 1e-3 --trainer.max_epochs 10
+  reproduce path/to/your.yaml                         a paper of your own
+
+shell completion:  eval "$(register-python-argcomplete reproduce)"
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit status: 0 done, 1 a run or check failed, 2 user's mistake, 130 and 143 for
+    Ctrl-C and SIGTERM."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(_main(words))
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # `reproduce list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if getattr(error, "exit_status", None) != 2:  # such as the data layer's
+            raise
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
+def _main(words: list[str]) -> int:
+    parser = _parser()
+    _complete(parser)
+    first = next((w for w in words if not w.startswith("-")), None)
+    bare = first is not None and words[0] == first and first not in COMMANDS
+    if bare:
+        if not (first in catalogue() or "/" in first or first.endswith((".yaml", ".yml"))):
+            raise UserError(
+                f"There is no reproduction or command {first!r}."
+                f"{nearest(first, [*catalogue(), *COMMANDS])} `reproduce list` shows what there is."
+            )
+        words = ["run", *words]
+    options, rest = parser.parse_known_args(words)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    options.words = words[1:] if bare else words
+    if options.command == "run":
+        options.overrides = parse_overrides(rest, parser)
+    elif rest:
+        raise UserError(f"`reproduce {options.command}` does not know {rest[0]!r}; see --help.")
+    return globals()[f"_{options.command}"](options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}. See `{self.prog} --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="reproduce",
+        description="Trains a paper's model, measures what the paper measured, and says whether "
+        "its number was reproduced.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command or NAME")
+
+    def command(name: str, **kwargs: Any) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=COMMANDS[name], description=COMMANDS[name], allow_abbrev=False, **kwargs
+        )
+
+    run = command(
+        "run",
+        epilog="Any argument of the model, the data or Lightning's Trainer can be changed: "
+        "--model.lr 1e-3, --data.batch_size 50, --trainer.max_epochs 10. "
+        "Such a run has its own directory and says what it changed beside its verdict.",
+    )
+    name = run.add_argument("name", metavar="NAME", help="a reproduction, or a YAML file's path")
+    name.completer = lambda **_: list(catalogue())
+    add = run.add_argument
+    add("--seeds", help="such as 1, 1-10, 1,4,7, or 2:1-10 (default: the paper's number of them)")
+    add("--setting", help="columns of the table, by commas, or all (default: the main one)")
+    add("--protocol", help="of those that `reproduce show NAME` lists (default: the first)")
+    add(
+        "--budget",
+        help="stop cleanly after this time, such as 90s, 5m, 2h; the same command goes on",
+    )
+    add("--smoke", action="store_true", help="the same run on little data, in seconds; no verdict")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
+    add("--threads", type=int, help="CPU threads; results repeat to the bit at equal numbers")
+    add(
+        "--matmul-precision",
+        choices=["highest", "high", "medium"],
+        help="of float32 products, as torch names it: medium trades digits for speed",
+    )
+    add("--data-dir", help="where data files are looked for first (also: LIT_GEN_DATA)")
+    add("--no-mlflow", action="store_true", help="keep records only; `reproduce sync` can follow")
+    _runs_dir(run)
+
+    command("list")
+    show = command("show")
+    show.add_argument("name", metavar="NAME").completer = lambda **_: list(catalogue())
+    data = command("data")
+    data.add_argument("action", choices=["fetch", "verify"])
+    data.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
+    data.add_argument("--data-dir", help="where the files are or shall be (also: LIT_GEN_DATA)")
+    for name in ("sync", "keep"):
+        sub = command(name)
+        sub.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
+        _runs_dir(sub)
+    _runs_dir(command("check"))
+    return parser
+
+
+def _runs_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        default=Path(os.environ.get("LIT_GEN_RUNS", "runs")),
+        help="folder of the run directories (default: LIT_GEN_RUNS or ./runs)",
+    )
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        # a bare name stands for `run NAME`: offer the names beside the commands
+        line = os.environ.get("COMP_LINE", "").split()
+        if len(line) > 1 and line[1] not in COMMANDS and line[1] in catalogue():
+            head, tail = os.environ["COMP_LINE"].split(line[1], 1)
+            os.environ["COMP_LINE"] = f"{head}run {line[1]}{tail}"
+            os.environ["COMP_POINT"] = str(int(os.environ["COMP_POINT"]) + len("run "))
+        parser._subparsers._group_actions[0].choices.update(
+            {n: parser._subparsers._group_actions[0].choices["run"] for n in catalogue()}
+        )
+        argcomplete.autocomplete(parser)
+
+
+def parse_overrides(words: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """`--model.lr 1e-3 --trainer.max_epochs=5` -> what is merged over the configuration.
+
+    Raises:
+        UserError: a flag that is none of --model.*, --data.*, --trainer.*, or one without a value.
+    """
+    overrides: dict[str, Any] = {}
+    words = list(words)
+    while words:
+        flag = words.pop(0)
+        flag, equals, value = flag.partition("=")
+        section, dot, key = flag.lstrip("-").partition(".")
+        if not (flag.startswith("--") and dot and section in ("model", "data", "trainer")):
+            run = parser._subparsers._group_actions[0].choices["run"]
+            raise UserError(
+                f"{flag!r} is no option of `reproduce run`."
+                f"{nearest(flag, run._option_string_actions)} Arguments of the model, the data and "
+                "the trainer are written --model.lr, --data.batch_size, --trainer.max_epochs."
+            )
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UserError(f"{flag} needs a value, such as {flag} 1.")
+            value = words.pop(0)
+        path = key.split(".")
+        if section != "trainer" and path[0] not in ("class_path", "init_args"):
+            path = ["init_args", *path]
+        tree: Any = _value(value)
+        for part in reversed([section, *path]):
+            tree = {part: tree}
+        overrides = merge(overrides, tree)
+    return overrides
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML 1.1 takes 1e-3 for a word
+    return value
+
+
+def parse_budget(text: str) -> float:
+    """'90', '90s', '5m', '1.5h' -> seconds.
+
+    Raises:
+        UserError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
+    if not match or not float(match[1]):
+        raise UserError(f"--budget {text!r} is not a time. Write 90s, 5m or 2h.")
+    unit = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2] or "s"]
+    return float(match[1]) * unit
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+# --- run
+
+
+def _run(options: argparse.Namespace) -> int:
+    spec = find(options.name)
+    settings = _choose(options.setting, spec.settings, "setting", spec.default_setting)
+    protocols = _choose(options.protocol, spec.protocols, "protocol", spec.default_protocol)
+    seeds = parse_seeds(options.seeds) if options.seeds else list(spec.seeds)
+    budget = parse_budget(options.budget) if options.budget else None
+    if options.matmul_precision:
+        options.overrides["matmul_precision"] = options.matmul_precision
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: give 1 or more.")
+
+    from lit_gen.harness import report, store
+    from lit_gen.harness.progress import Display
+    from lit_gen.harness.run import Run, execute
+
+    console = _console()
+    runs = [
+        Run(spec, setting, protocol, seed, options.overrides, options.smoke)
+        for setting in settings
+        for protocol in protocols
+        for seed in seeds
+    ]
+    runs[0].resolve()  # the user's mistakes come before anything is prepared
+    display = Display(console, len(runs), budget)
+    tracker = _tracker(options, console)
+    deadline = time.monotonic() + budget if budget else None
+    records: list[Record] = []
+    with _signals() as received:
+
+        def stop() -> str | None:
+            if received:
+                return received[0]
+            spent = deadline is not None and time.monotonic() > deadline
+            return f"the budget of {options.budget} is spent" if spent else None
+
+        def on_epoch(record: Record) -> None:
+            display.epoch(record)
+            tracker.push(record, display.folder)
+
+        def on_end(record: Record, folder: Path) -> None:
+            display.end(record)
+            tracker.push(record, folder, _verdicts(spec, options.runs_dir, record))
+
+        for run in runs:
+            callbacks = (display.start, display.step, on_epoch, on_end)
+            records.append(
+                execute(
+                    run,
+                    options.runs_dir,
+                    options.device,
+                    options.threads,
+                    options.data_dir,
+                    stop,
+                    *callbacks,
+                )
+            )
+            if stop():
+                break
+        if options.smoke:
+            console.print("A smoke run shows that all parts work; it says nothing about the claim.")
+        else:
+            ours = list(store.runs(spec, options.runs_dir))
+            verdicts = store.judge(spec, ours, [r.cell for r in records])
+            if console.is_terminal:
+                console.print(report.table(verdicts))
+                said = report.go_on(verdicts, options.name)
+            else:
+                said = report.lines(verdicts, options.name)
+            for line in said:
+                console.print(line, soft_wrap=True)
+        unfinished = len(runs) - sum(r.status == "finished" for r in records)
+        if unfinished:
+            again = " ".join(["reproduce", *_without_budget(options.words)])
+            what = "is" if unfinished == 1 else "are"
+            console.print(
+                f"{unfinished} of {len(runs)} runs {what} not finished. To go on: {again}",
+                soft_wrap=True,
+            )
+        tracker.close(timeout=10)
+    if received:
+        return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
+    return int(any(r.status in ("crashed", "diverged") for r in records))
+
+
+def _choose(text: str | None, known: Iterable[str], what: str, default: str) -> list[str]:
+    known = list(known)
+    if text == "all":
+        return known
+    chosen = text.split(",") if text else [default]
+    for name in chosen:
+        if name not in known:
+            raise UserError(
+                f"There is no {what} {name!r}.{nearest(name, known)} "
+                f"There are: {', '.join(known)}, all."
+            )
+    return chosen
+
+
+def _without_budget(words: list[str]) -> list[str]:
+    """The user's command line less the words that end it early."""
+    text = re.sub(r"\s--budget[ =]\S+", "", " " + shlex.join(words))
+    return text.split()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collects Ctrl-C and SIGTERM instead of dying by them; a second Ctrl-C interrupts at once."""
+    received: list[str] = []
+
+    def note(number: int, _: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
+
+    previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _NoTracker:
+    def push(self, *_: Any) -> None: ...
+    def close(self, timeout: float) -> None: ...
+
+
+def _tracker(options: argparse.Namespace, console: Any) -> Any:
+    if options.no_mlflow or options.smoke:
+        return _NoTracker()
+    from lit_gen.harness.tracking import Tracker
+
+    return Tracker(say=lambda text: console.print(text, soft_wrap=True))
+
+
+# --- the other commands
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    table = Table("name", "what it reproduces", "settings", box=None, pad_edge=False)
+    for name in catalogue():
+        spec = find(name)
+        paper = f"{spec.paper.get('title', '')} ({spec.paper.get('year', '')})"
+        table.add_row(name, f"{spec.summary}\n[dim]{paper}[/]", ", ".join(spec.settings))
+    _console().print(table)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from lit_gen.harness import report, store
+
+    spec = find(options.name)
+    _console().print(report.show(spec, store.kept(spec)))
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.run import Run
+
+    failed, done = False, set()
+    for spec in store.specs(options.names):
+        run = Run(spec, spec.default_setting, spec.default_protocol, spec.seeds[0], {})
+        _, data, _ = run.build(*run.resolve(), "cpu", options.data_dir)
+        if type(data) in done or not hasattr(data, "verify"):
+            continue
+        done.add(type(data))
+        if options.action == "fetch":
+            data.prepare_data()
+        for file in data.verify():
+            failed |= file.status != "ok"
+            print(f"{file.status:8} {file.name}  {file.path or ''}")
+    return int(failed)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store, tracking
+
+    specs = {spec.name: spec for spec in store.specs(options.names)}
+    pairs = [pair for spec in specs.values() for pair in store.runs(spec, options.runs_dir)]
+    if not pairs:
+        print(f"There are no records in {options.runs_dir}.")
+        return 0
+    outcomes = tracking.sync(
+        pairs, None, lambda record: _verdicts(specs[record.reproduction], options.runs_dir, record)
+    )
+    sent = sum(outcome.sent > 0 for outcome in outcomes)
+    print(f"{len(outcomes)} records looked at, {sent} of them brought up to date")
+    return int(any(outcome.problem for outcome in outcomes))
+
+
+def _verdicts(spec: Spec, runs_dir: Path, record: Record) -> "list[Verdict]":
+    """On the claims of a record's cell."""
+    from lit_gen.harness import store
+    from lit_gen.harness.verdict import Verdict
+
+    said = store.judge(spec, list(store.runs(spec, runs_dir)), [record.cell])
+    return [v for v in said if isinstance(v, Verdict)]
+
+
+def _keep(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+
+    for spec in store.specs(options.names):
+        for path in store.keep(spec, options.runs_dir):
+            print(f"kept {path}")
+    print(f"wrote {store.write_readme()}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.run import Run
+
+    complaints = []
+    for spec in store.specs([]):
+        for setting in spec.settings:
+            for protocol in spec.protocols:
+                Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
+        complaints += store.complaints(spec)
+    if store.readme() != store.readme_path().read_text():
+        complaints.append(
+            f"{store.readme_path()} is not what the records give. `reproduce keep` writes it anew."
+        )
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    print(f"{len(catalogue())} reproductions checked, {len(complaints)} complaints")
+    return int(bool(complaints))

@@ -1,0 +1,331 @@
+"""Verdicts for people: a table on a terminal, plain lines elsewhere, results/README.md."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lit_gen.harness.record import Record
+from lit_gen.harness.spec import Claim, Spec, flatten
+from lit_gen.harness.verdict import (
+    RULES,
+    Predictions,
+    Progress,
+    Verdict,
+    group,
+    judge_all,
+    number,
+    progress,
+    unit,
+    with_interval,
+)
+
+STYLES = {
+    "reproduced": "green",
+    "on track": "green",
+    "better": "cyan",
+    "worse": "red",
+    "off track": "red",
+    "inconclusive": "yellow",
+    "not comparable": "magenta",
+}
+
+
+# --- on a terminal
+
+
+def table(verdicts: Sequence[Verdict | Progress]) -> Group:
+    """What a terminal shows: one row for each verdict, then reasons and deviations."""
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    rows.add_column("claim", overflow="fold")
+    rows.add_column("paper", justify="right")
+    rows.add_column("ours [95 %]", justify="right")
+    rows.add_column("n", justify="right")
+    rows.add_column("verdict")
+    notes = []
+    for verdict in verdicts:
+        rows.add_row(
+            Text(_title(verdict)),
+            Text(paper(verdict.claim)),
+            Text(ours(verdict)),
+            Text(str(verdict.n) if isinstance(verdict, Verdict) else "-"),
+            Text(_word(verdict), style=STYLES.get(verdict.status, "")),
+        )
+        notes.append(Text.assemble((_title(verdict), "bold"), f" {verdict.sentence}"))
+    notes += map(Text, _deviations(verdicts))
+    return Group(rows, *notes)
+
+
+def lines(verdicts: Sequence[Verdict | Progress], name: str | None = None) -> list[str]:
+    """The same without a table, for logs: nothing is wrapped or aligned; then how to go on."""
+    said = [f"{_title(v)}: paper {paper(v.claim)}; {v.sentence}" for v in verdicts]
+    return said + _deviations(verdicts) + go_on(verdicts, name)
+
+
+def paper(claim: Claim) -> str:
+    """'93 ± 6.5', or '93' if the paper gives no spread."""
+    spread = "" if claim.spread is None else f" ± {number(claim.spread)}"
+    return number(claim.value) + spread
+
+
+def ours(verdict: Verdict | Progress) -> str:
+    """'93.7 [79.7, 107.6]'; of an unfinished run its last value; '-' if there is no number."""
+    if isinstance(verdict, Progress):
+        return number(verdict.value)
+    if verdict.mean is None:
+        return "-"
+    return with_interval(verdict.mean, verdict.low, verdict.high)
+
+
+def _title(verdict: Verdict | Progress) -> str:
+    claim = verdict.claim
+    seed = f" seed {verdict.seed}" if isinstance(verdict, Progress) else ""
+    return f"{claim.setting} {claim.name}{seed}"
+
+
+def _word(verdict: Verdict | Progress) -> str:
+    more = getattr(verdict, "more", None)
+    return verdict.status + (f", {more} more" if more else "")
+
+
+def _deviations(verdicts: Sequence[Verdict | Progress]) -> list[str]:
+    """One line each; those that not all verdicts share say whose they are."""
+    said = []
+    for deviation in dict.fromkeys(d for v in verdicts for d in v.deviations):
+        whose = [_title(v) for v in verdicts if deviation in v.deviations]
+        prefix = f"{', '.join(whose)}: " if len(whose) < len(verdicts) else ""
+        said.append(f"deviation: {prefix}{deviation}")
+    return said
+
+
+def go_on(verdicts: Sequence[Verdict | Progress], name: str | None) -> list[str]:
+    """At most one line: the command that would settle the first open question.
+
+    Args:
+        name: what the user calls the reproduction, if it is not its name: a file's path.
+    """
+    for verdict in verdicts:
+        if isinstance(verdict, Verdict) and verdict.more and verdict.reproduction:
+            claim = verdict.claim
+            command = [
+                "reproduce",
+                name or verdict.reproduction,
+                f"--setting {claim.setting} --protocol {verdict.protocol}",
+                f"--seeds {next_seeds(verdict)}",
+                *_flags(verdict.overrides),
+            ]
+            return [f"To decide {claim.setting} {claim.name}: {' '.join(command)}"]
+    return []
+
+
+def next_seeds(verdict: Verdict) -> str:
+    """The seeds to add: those that follow the ones that count, '4-10', or '2-8:1-10'."""
+    taken = [int(seed.partition(":")[0]) for seed in verdict.values]
+    first = max(taken, default=0) + 1
+    last = first + (verdict.more or 0) - 1
+    text = f"{first}-{last}" if last > first else f"{first}"
+    return f"{text}:1-{verdict.claim.members}" if verdict.claim.statistic == "ensemble" else text
+
+
+def _flags(overrides: dict[str, Any]) -> list[str]:
+    """Overrides as they are given on the command line."""
+    return [
+        f"--matmul-precision {value}"
+        if name == "matmul_precision"
+        else f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        for name, value in flatten(overrides)
+    ]
+
+
+def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
+    """A reproduction before any run: what it claims, what it would train, and what that costs."""
+    claims = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for head in ("claim", "metric", "paper", "equal within", "better"):
+        claims.add_column(head)
+    for claim in spec.claims:
+        name = f"{claim.setting} {claim.name}"
+        row = (name, claim.metric, paper(claim), f"± {number(claim.margin)}", claim.better)
+        claims.add_row(*map(Text, row))
+    others = [(n, c) for n, c in spec.protocols.items() if n != spec.default_protocol]
+    said = {
+        "setting": ", ".join(spec.settings) + f" (default: {spec.default_setting})",
+        "protocol": f"{spec.default_protocol} (default)"
+        + "".join(f"; {name}, with {' '.join(_flags(changes))}" for name, changes in others),
+        "seeds": ", ".join(map(str, spec.seeds)),
+        "model": spec.config.get("model", {}).get("class_path", "-"),
+        "data": spec.config.get("data", {}).get("class_path", "-"),
+        "epochs": spec.config.get("trainer", {}).get("max_epochs", "-"),
+        "cost": cost(spec, records),
+        "file": str(spec.path),
+    }
+    notes = [f"{key}: {value}" for key, value in said.items()]
+    notes += [f"deviation: {deviation}" for deviation in spec.deviations]
+    head = [Text(spec.name, "bold"), Text(_citation(spec))]
+    return Group(*head, claims, *map(Text, notes))
+
+
+def cost(spec: Spec, records: Sequence[Record]) -> str:
+    """Hours that a run, the default setting and the whole table take, by the stored runs."""
+    hours, machines = [], set()
+    for record in records:
+        segments = record.provenance.get("segments", [])
+        if record.epochs and not record.smoke:
+            spent = sum(s.get("wall_s", 0) for s in segments) / 3600
+            hours.append(spent / record.epochs * record.max_epochs)
+            machines |= {f"{s.get('device')} x {s.get('threads')}" for s in segments}
+    if not hours:
+        return "not measured yet; `--budget 5m` shows the time left on this machine"
+    run, seeds = sum(hours) / len(hours), len(spec.seeds)
+    return (
+        f"{run:.1f} h a run, {run * seeds:.0f} h for the {seeds} seeds of a setting, "
+        f"{run * seeds * len(spec.settings):.0f} h for all settings "
+        f"({len(hours)} stored runs on {', '.join(sorted(machines))} threads)"
+    )
+
+
+# --- results/README.md
+
+
+def markdown(
+    records: Mapping[str, Sequence[Record]],
+    specs: Mapping[str, Spec],
+    predictions: Predictions | None = None,
+    command: str = "reproduce report",
+) -> str:
+    """results/README.md: every claim with its verdict, and every run behind it.
+
+    The same records give the same text, in whatever order they come.
+
+    Args:
+        records: the runs of each reproduction, by its name.
+        specs: the reproductions, by name.
+        predictions: see `verdict.judge`.
+        command: what writes the file, for its first line.
+    """
+    parts = [
+        f"<!-- Generated by `{command}` from the records in this folder. Do not edit. -->",
+        "# Results",
+        "Intervals are 95 % intervals of our mean over seeds (Student's t); ± is what the paper "
+        "gives. *Last*, *best on val* and *best on test* are our means after the last epoch, "
+        "at the epoch that is best on validation data, and at the one that is best on test data.",
+    ]
+    for name in sorted(records):
+        parts += _section(specs[name], records[name], predictions)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(spec: Spec, records: Sequence[Record], predictions: Predictions | None) -> list[str]:
+    records = sorted(records, key=lambda r: _order(spec, r))
+    listed = list(dict.fromkeys(d for r in records for d in r.deviations))
+    verdicts = [
+        v for claim in spec.claims for v in judge_all(claim, records, predictions=predictions)
+    ]
+    verdicts.sort(key=lambda v: list(spec.settings).index(v.claim.setting))
+    parts = [f"## {spec.name}", _citation(spec)]
+    if verdicts:
+        head = ["setting", "claim", "protocol", "paper", "ours", "n"]
+        head += [rule.replace("_", " ") for rule in RULES] + ["verdict", "deviations"]
+        parts.append(_grid(head, [_verdict_row(v, listed) for v in verdicts]))
+        parts.append("\n".join(f"- {_title(v)}, {v.protocol}: {_in_full(v)}" for v in verdicts))
+    seen = {v.claim for v in verdicts}
+    if missing := [f"{c.setting} {c.name}" for c in spec.claims if c not in seen]:
+        parts.append(f"No runs yet: {', '.join(missing)}.")
+    if listed:
+        parts.append("Deviations from the paper:")
+        parts.append("\n".join(f"{i}. {d}" for i, d in enumerate(listed, 1)))
+    if records:
+        metrics = list(dict.fromkeys(c.metric for c in spec.claims))
+        head = ["setting", "protocol", "seed", "status", "epochs", *metrics]
+        head += ["hours", "device", "commit", "deviations"]
+        parts += ["Runs:", _grid(head, [_run_row(r, metrics, listed) for r in records])]
+    if going := [f"- {_title(p)}, {p.protocol}: {p.sentence}" for p in _unfinished(spec, records)]:
+        parts.append("\n".join(going))
+    return parts
+
+
+def _order(spec: Spec, record: Record) -> tuple:
+    settings, protocols = list(spec.settings), list(spec.protocols)
+    return (
+        settings.index(record.setting) if record.setting in settings else len(settings),
+        protocols.index(record.protocol) if record.protocol in protocols else len(protocols),
+        bool(record.overrides),
+        group(record),
+        record.key,
+        str(record.provenance),
+    )
+
+
+def _citation(spec: Spec) -> str:
+    cited = [str(spec.paper[k]) for k in ("authors", "title", "year") if k in spec.paper]
+    if "arxiv" in spec.paper:
+        cited.append(f"arXiv:{spec.paper['arxiv']}")
+    return ". ".join(p for p in (spec.summary, ", ".join(cited)) if p) + "."
+
+
+def _in_full(verdict: Verdict) -> str:
+    details = [f"; {name}: {number(value)}" for name, value in verdict.details.items()]
+    return verdict.sentence + "".join(details)
+
+
+def _verdict_row(verdict: Verdict, listed: Sequence[str]) -> list[str]:
+    other = [number(verdict.alternatives.get(rule)) for rule in RULES]
+    return [
+        verdict.claim.setting,
+        verdict.claim.name,
+        verdict.protocol,
+        f"{paper(verdict.claim)} {unit(verdict.claim.metric)}",
+        ours(verdict),
+        str(verdict.n),
+        *other,
+        f"**{_word(verdict)}**",
+        _footnotes(verdict.deviations, listed),
+    ]
+
+
+def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> list[str]:
+    segments = record.provenance.get("segments", [])
+    newest = segments[-1] if segments else {}
+    hours = sum(s.get("wall_s") or 0 for s in segments) / 3600
+    commit = (newest.get("commit") or "-")[:8] + (" + changes" if newest.get("dirty") else "")
+    return [
+        record.setting,
+        record.protocol,
+        str(record.key),
+        record.status + (" (smoke)" if record.smoke else ""),
+        f"{record.epochs} of {record.max_epochs}",
+        *(number(_last(record, metric)) for metric in metrics),
+        f"{hours:.1f}" if hours else "-",
+        str(newest.get("device") or "-"),
+        commit,
+        _footnotes(record.deviations, listed),
+    ]
+
+
+def _last(record: Record, metric: str) -> float | None:
+    """The final test's value; before there is one, the curve's last."""
+    tested = record.result.get("metrics", {}).get(metric)
+    curve = [row[metric] for row in record.curve() if metric in row]
+    return tested if tested is not None else curve[-1] if curve else None
+
+
+def _unfinished(spec: Spec, records: Sequence[Record]) -> Iterable[Progress]:
+    for record in records:
+        if record.status in ("running", "stopped") and not record.smoke:
+            claims = {c.metric: c for c in reversed(spec.claims) if c.setting == record.setting}
+            for claim in reversed(claims.values()):
+                yield progress(claim, record, records)
+
+
+def _footnotes(deviations: Iterable[str], listed: Sequence[str]) -> str:
+    return ", ".join(str(listed.index(d) + 1) for d in deviations)
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown."""
+    cells = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells)

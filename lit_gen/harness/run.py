@@ -1,0 +1,519 @@
+"""One run: a configuration, trained by Lightning, watched, kept, resumable to the bit.
+
+What a model and a DataModule may offer beyond Lightning's own interface, all optional:
+
+    training_step returns a dict     its tensors are averaged over the epoch into the curve
+    predict_step returns a dict      kept as predictions, what the metrics are computed from
+    model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid
+    data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
+    data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
+    data.state_dict                  the order of the data and the position in it
+"""
+
+import contextlib
+import fcntl
+import importlib
+import inspect
+import io
+import logging
+import math
+import os
+import random
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from PIL import Image
+
+from lit_gen.harness import provenance
+from lit_gen.harness.record import Record, read, write, write_atomically
+from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
+
+CHECKPOINT = "checkpoint.ckpt"
+RECORD = "record.json"
+PREDICTIONS = "predictions.npz"
+SAMPLES = "samples.png"
+CHECKPOINT_EVERY = 60.0  # seconds; an epoch's end always has one
+# arguments of the Trainer that the harness sets itself, or that are about the machine
+OWNED = {
+    "callbacks", "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
+    "default_root_dir", "num_sanity_val_steps", "plugins", "profiler", "accelerator", "devices",
+    "num_nodes", "strategy", "barebones", "model_registry", "enable_autolog_hparams",
+    "use_distributed_sampler", "max_time", "log_every_n_steps", "reload_dataloaders_every_n_epochs",
+}  # fmt: skip
+
+
+class Stopped(BaseException):
+    """Raised between two steps, after a checkpoint, to leave Lightning's loops."""
+
+
+class Diverged(Exception):
+    """A loss is not finite."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """reproduction x setting x protocol x seed, with whatever the user changed about it."""
+
+    spec: Spec
+    setting: str
+    protocol: str
+    seed: Seed
+    overrides: dict[str, Any]
+    smoke: bool = False
+
+    def parser(self) -> ArgumentParser:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(pl.LightningModule, "model", required=True)
+        parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
+        parser.add_class_arguments(pl.Trainer, "trainer", skip=OWNED, instantiate=False)
+        parser.add_argument("--matmul_precision", type=str, default="highest")
+        return parser
+
+    def resolve(self) -> tuple[ArgumentParser, Namespace]:
+        """The complete configuration, every argument checked against its type.
+
+        Raises:
+            UserError: an unknown argument or a value of the wrong type.
+        """
+        config = self.spec.merged(self.setting, self.protocol, self.smoke, self.overrides)
+        parser = self.parser()
+        try:
+            return parser, parser.parse_object(config)
+        except Exception as error:  # jsonargparse raises several unrelated ones
+            raise UserError(f"{self.spec.name}: {_explain(error, config)}") from error
+
+    def build(
+        self,
+        parser: ArgumentParser,
+        config: Namespace,
+        device: str,
+        data_dir: str | None = None,
+        callback: pl.Callback | None = None,
+    ) -> tuple[pl.LightningModule, pl.LightningDataModule, pl.Trainer]:
+        """The model, initialised by the run's seed, its data and a trainer.
+
+        Raises:
+            UserError: a value that the classes refuse, or a device that is not there.
+        """
+        given = {"seed": self.seed.model, "seed_data": self.seed.data, "data_dir": data_dir}
+        for name, value in given.items():
+            if value is not None and name in config.data.init_args:
+                config.data.init_args[name] = value
+        pl.seed_everything(self.seed.model, verbose=False)
+        try:
+            objects = parser.instantiate_classes(config)
+            trainer = pl.Trainer(
+                **objects.trainer,
+                accelerator=device,
+                devices=1,
+                callbacks=callback,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )
+        except Exception as error:  # a class may raise whatever it likes at a value
+            text = " ".join(str(error).split())
+            raise UserError(
+                f"{self.spec.name} cannot be built ({type(error).__name__}): {text}"
+            ) from error
+        return objects.model, objects.data, trainer
+
+    def directory(self, root: Path, record: Record) -> Path:
+        return root / self.spec.name / record.name
+
+
+def _explain(error: Exception, config: dict) -> str:
+    """jsonargparse's report, of up to fifty lines, as one sentence."""
+    text = str(error)
+    if found := re.search(r"(Group 'trainer')?.*[Oo]ption '([\w.]+)'", text):
+        section = "trainer" if found[1] else "model" if 'key "model"' in text else "data"
+        path = config[section].get("class_path", "pytorch_lightning.Trainer")
+        if section == "trainer" and found[2] in OWNED:
+            return f"trainer.{found[2]} is set by the command itself; see `reproduce run --help`."
+        module, _, name = path.rpartition(".")
+        known = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        return (
+            f"{name} has no argument {found[2]!r}.{nearest(found[2], known)} "
+            f"It has: {', '.join(sorted({*known} - OWNED))}."
+        )
+    *_, key, rest = re.split(r'Parser key "([\w.]+)":', text)
+    if wrong := re.search(r"class_path '([^']+)':\s+(.+)", rest):
+        return f"{wrong[1]} cannot be used as {key}: {wrong[2]}. Correct the class_path."
+    rest = rest.split("Given value type")[0]
+    if "class_path" in text:  # the last alternative of the model or data as a whole is null
+        rest = rest.rpartition("Expected a <class 'NoneType'>")[0] or rest
+    types = re.findall(r"Expected an? (?:<class ')?([\w ]+)", rest)
+    kinds = " or ".join(dict.fromkeys(t.strip().replace("NoneType", "null") for t in types))
+    values = dict(flatten(config))
+    value = next(
+        (v for name, v in values.items() if name.split(".")[-1] == key.split(".")[-1]), "?"
+    )
+    return f"{key.split('.')[-1]} = {value!r} is not valid: expected {kinds}. Correct that value."
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """What all seeds of a cell share, and the mathematics depends on, as plain JSON types."""
+    own = ("seed", "seed_data", "data_dir")
+    data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in own}
+    return config | {"data": config["data"] | {"init_args": data}}
+
+
+def new_record(run: Run, resolved: dict[str, Any]) -> Record:
+    config = _public(resolved)
+    deviations = list(run.spec.deviations)
+    if config["matmul_precision"] != "highest":
+        deviations.append(
+            f"matrix products in torch's {config['matmul_precision']!r} float32 precision"
+        )
+    deviations += [
+        f"{key} = {value!r}" for key, value in flatten(run.overrides) if key != "matmul_precision"
+    ]
+    return Record(
+        reproduction=run.spec.name,
+        setting=run.setting,
+        protocol=run.protocol,
+        seed=run.seed._asdict(),
+        config=config,
+        spec_hash=digest(config | {"seed": run.seed._asdict()}),
+        deviations=deviations,
+        smoke=run.smoke,
+        overrides=run.overrides,
+        max_epochs=config["trainer"]["max_epochs"],
+    )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run directory; the lock goes with the process, however that ends.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "a+")  # noqa: SIM115  held until the run ends
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror}. Choose another folder with --runs-dir."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by process {file.read().strip() or '?'}. "
+                "Wait for it, or run another seed with --seeds."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def random_state() -> dict[str, Any]:
+    """Every random state of the process, in types that a weights-only checkpoint may hold."""
+    _, keys, at, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    keys, at, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), at, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class Watch(pl.Callback):
+    """Keeps the record, the checkpoint and the user up to date, and ends the run when it must.
+
+    Args:
+        record: filled as the run goes on.
+        folder: where record and checkpoint are written.
+        stop: returns why the run should stop now, or None.
+        on_step, on_epoch: told the record after each, for progress display and tracking.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        folder: Path,
+        stop: Callable[[], str | None],
+        on_step: Callable[[Record, int, int], None],
+        on_epoch: Callable[[Record], None],
+    ) -> None:
+        self.record, self.folder, self.stop = record, folder, stop
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.sums: dict[str, torch.Tensor] = {}
+        self.count = 0
+        self.steps = 0
+        self.random_state: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "spec_hash": self.record.spec_hash,
+            "curve": self.record.result.get("curve", {}),
+            "epochs": self.record.epochs,
+            "sums": self.sums,
+            "count": self.count,
+            "steps": self.steps,
+            "random_state": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.record.result["curve"] = state["curve"]
+        self.record.epochs, self.record.steps = state["epochs"], state["steps"]
+        self.sums, self.count, self.steps = state["sums"], state["count"], state["steps"]
+        self.random_state = state["random_state"]
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.saved = time.monotonic()
+        data = trainer.datamodule
+        self.record.provenance["data"] = getattr(data, "fingerprint", None)
+        for deviation in getattr(data, "deviations", ()):
+            if deviation not in self.record.deviations:
+                self.record.deviations.append(deviation)
+        if self.random_state is not None:  # last, so that nothing after it draws a number
+            set_random_state(self.random_state)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.steps += 1
+        self.count += 1
+        for name, value in (outputs or {}).items():
+            previous = self.sums.get(name)
+            value = value.detach().double()
+            self.sums[name] = value if previous is None else previous + value
+        self.record.steps = self.steps
+        if self.sums and not torch.stack(list(self.sums.values())).isfinite().all():
+            names = [name for name, value in self.sums.items() if not value.isfinite()]
+            raise Diverged(f"{', '.join(names)} is not finite at step {self.steps}")
+        self.on_step(self.record, index + 1, trainer.num_training_batches)
+        if index + 1 < trainer.num_training_batches:  # an epoch's last step belongs to its end
+            reason = self.stop()
+            if reason or time.monotonic() - self.saved > CHECKPOINT_EVERY:
+                self.save(trainer)
+            if reason:
+                raise Stopped(reason)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        row = {name: float(value) / self.count for name, value in self.sums.items()}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} after epoch {self.record.epochs + 1}")
+        self.sums, self.count = {}, 0
+        self.record.epochs += 1
+        columns = self.record.result.setdefault("curve", {})
+        for name in dict.fromkeys([*columns, *sorted(row)]):
+            column = columns.setdefault(name, [None] * (self.record.epochs - 1))
+            column.append(float(f"{row[name]:.7g}") if name in row else None)
+        self.save(trainer)
+        self.on_epoch(self.record)
+        if self.record.epochs < trainer.max_epochs and (reason := self.stop()):
+            raise Stopped(reason)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        self.record.result.setdefault("curve", {})
+        partial = self.folder / f".{CHECKPOINT}.partial"
+        with writing(self.folder):
+            trainer.save_checkpoint(partial)
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, self.folder / CHECKPOINT)
+        write(self.folder / RECORD, self.record)
+        self.saved = time.monotonic()
+
+
+def execute(
+    run: Run,
+    root: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    data_dir: str | None = None,
+    stop: Callable[[], str | None] = lambda: None,
+    on_start: Callable[[Record, Path], None] = lambda record, folder: None,
+    on_step: Callable[[Record, int, int], None] = lambda record, step, steps: None,
+    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_end: Callable[[Record, Path], None] = lambda record, folder: None,
+) -> Record:
+    """Trains, or goes on training, one run, and leaves its record however it ends.
+
+    Args:
+        run: what to train.
+        root: folder of all run directories.
+        device: Lightning's accelerator: auto, cpu, cuda, mps.
+        threads: of torch's CPU kernels; None leaves torch's choice.
+        data_dir: handed to the DataModule.
+        stop: asked after every step for a reason to stop, such as a signal or a spent budget.
+        on_start, on_step, on_epoch, on_end: told how it goes.
+
+    Returns:
+        The record: finished, stopped, crashed or diverged.
+
+    Raises:
+        UserError: what the user can mend: arguments, data, a run directory in use.
+    """
+    parser, config = run.resolve()
+    resolved = config.as_dict()
+    record = new_record(run, resolved)
+    folder = run.directory(root, record)
+    with locked(folder):
+        if (folder / RECORD).is_file():
+            previous = read(folder / RECORD)
+            if previous.spec_hash != record.spec_hash:
+                raise UserError(
+                    f"{folder} holds a run of another specification: "
+                    f"{_difference(previous.config, record.config)}. "
+                    "Move that folder away to start anew, or give the old values to go on with it."
+                )
+            if previous.status in ("finished", "diverged"):
+                return previous
+            record.provenance = previous.provenance
+        checkpoint = _readable(folder / CHECKPOINT)
+        if checkpoint is None:
+            record.provenance = {}
+        if threads:
+            torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(config.matmul_precision)
+        began = time.monotonic()
+        watch = Watch(record, folder, stop, on_step, on_epoch)
+        with quiet_lightning():
+            model, data, trainer = run.build(parser, config, device, data_dir, watch)
+        segment = provenance.segment(_device_name(trainer), torch.get_num_threads())
+        record.provenance.setdefault("segments", []).append(segment)
+        on_start(record, folder)
+        try:
+            with quiet_lightning():
+                trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+                _finish(record, folder, trainer, model, data)
+            record.status = "finished"
+        except Stopped as reason:
+            record.status = "stopped"
+            record.error = {"type": "Stopped", "message": str(reason)}
+        except Exception as error:  # a crashed run is a record too
+            if getattr(error, "exit_status", None) == 2:  # the user's, or the data's
+                raise
+            record.status = "diverged" if isinstance(error, Diverged) else "crashed"
+            record.error = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "step": record.steps,
+                "traceback": traceback.format_exc().splitlines()[-12:],
+            }
+        segment |= provenance.measured(began, record.steps)
+        write(folder / RECORD, record)
+        on_end(record, folder)
+        return record
+
+
+def _readable(checkpoint: Path) -> str | None:
+    """The checkpoint to go on from, if there is one.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not checkpoint.is_file():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # pickle's, zip's and torch's own
+        raise UserError(
+            f"{checkpoint} cannot be read ({' '.join(str(error).split())[:100]}). "
+            "Move it away to start this run anew."
+        ) from error
+    return str(checkpoint)
+
+
+def _finish(
+    record: Record,
+    folder: Path,
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: pl.LightningDataModule,
+) -> None:
+    """What a finished run leaves: metrics, predictions, samples."""
+    trainer.test(model, datamodule=data, verbose=False)
+    tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    record.result["metrics"] = tested
+    batches = trainer.predict(model, datamodule=data)
+    if batches and isinstance(batches[0], dict):
+        arrays = {k: torch.cat([b[k] for b in batches]).cpu().numpy() for k in batches[0]}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(folder / PREDICTIONS, buffer.getvalue())
+    if hasattr(model, "sample"):
+        with torch.no_grad():
+            write_atomically(folder / SAMPLES, grid(model.sample(100).cpu().numpy()))
+
+
+def grid(images: np.ndarray, columns: int = 10) -> bytes:
+    """Images (N, C, H, W) in [0, 1], N a multiple of `columns`, side by side as a PNG."""
+    n, c, h, w = images.shape
+    rows = images.reshape(n // columns, columns, c, h, w).transpose(0, 3, 1, 4, 2)
+    pixels = (rows.reshape(n // columns * h, columns * w, c) * 255).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns an operating system's refusal to write into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}. The last checkpoint is whole: "
+            "free some space and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's advice about workers, loggers and devices is not for the users of a command."""
+    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _device_name(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _difference(old: dict, new: dict) -> str:
+    """The settings in which two configurations differ, for an error message."""
+    old, new = dict(flatten(old)), dict(flatten(new))
+    changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    return ", ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in changed)

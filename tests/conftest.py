@@ -1,0 +1,82 @@
+"""Fixtures: a small data set in MNIST's file format, and runs of the real model on it."""
+
+import gzip
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+NAME = "improved_gan_mnist_semisup"
+
+
+def idx(array: np.ndarray) -> bytes:
+    """uint8 array -> the content of an IDX file."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """1,200 + 300 images of ten blurred patterns; the environment that makes them "MNIST"."""
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.RandomState(0)
+    patterns = rng.randint(0, 256, (10, 28, 28))
+    contents = {}
+    for split, n in (("train", 1200), ("t10k", 300)):
+        y = np.arange(n, dtype=np.uint8) % 10
+        x = np.clip(patterns[y] + rng.normal(0, 60, (n, 28, 28)), 0, 255).astype(np.uint8)
+        contents[f"{split}-images-idx3-ubyte"] = idx(x)
+        contents[f"{split}-labels-idx1-ubyte"] = idx(y)
+    (folder / "mnist").mkdir()
+    files = {}
+    for name, content in contents.items():
+        (folder / "mnist" / f"{name}.gz").write_bytes(gzip.compress(content))
+        files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = yaml.safe_load(Path(__file__).parents[1].joinpath("data/manifest.yaml").read_text())
+    entry = next(iter(manifest.values())) if "mnist" not in manifest else manifest["mnist"]
+    edition = entry["editions"][0]
+    edition["files"], edition["mirrors"] = files, []
+    entry["editions"] = [edition]
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    return {
+        "LIT_GEN_MANIFEST": str(folder / "manifest.yaml"),
+        "LIT_GEN_DATA": str(folder),
+        "LIT_GEN_OFFLINE": "1",
+    }
+
+
+@pytest.fixture
+def tiny(tiny_mnist: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The tiny data set as this process's data; an empty folder as the current one."""
+    for key, value in tiny_mnist.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
+    """Runs the command in a process of its own, in `tmp_path`, on the tiny data set."""
+
+    def call(
+        *words: str, env: dict[str, str] | None = None, background: bool = False, **kwargs
+    ) -> subprocess.CompletedProcess | subprocess.Popen:
+        environment = os.environ | tiny_mnist | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        environment |= env or {}
+        environment.pop("MLFLOW_TRACKING_URI", None) if "MLFLOW_TRACKING_URI" not in (
+            env or {}
+        ) else None
+        command = [sys.executable, "-c", "from lit_gen.harness.cli import main; main()", *words]
+        options = {"cwd": tmp_path, "env": environment, "text": True} | kwargs
+        if background:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            return subprocess.Popen(command, **pipes, **options)
+        return subprocess.run(command, capture_output=True, timeout=240, **options)
+
+    return call

@@ -1,0 +1,254 @@
+"""Runs that can be trusted: killed and continued, they give the record of an unbroken one."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lit_gen.harness.run import CHECKPOINT, PREDICTIONS, RECORD, Run, execute, grid, locked
+from lit_gen.harness.spec import Seed, UserError, find
+
+NAME = "improved_gan_mnist_semisup"
+SHORT = ["--seeds", "1", "--no-mlflow", "--data.validation", "100", "--data.batch_size", "20"]
+
+
+def short(**model: object) -> Run:
+    overrides = {
+        "data": {"init_args": {"validation": 100, "limit": 200, "batch_size": 20}},
+        "trainer": {"max_epochs": 2},
+        "model": {"init_args": model},
+    }
+    return Run(find(NAME), "labels_100", "release", Seed(1, 1), overrides)
+
+
+def outcome(runs: Path) -> tuple[dict, dict[str, np.ndarray], int]:
+    """Result, predictions and number of stretches of the only run below `runs`."""
+    (folder,) = (p.parent for p in runs.glob(f"{NAME}/*/{RECORD}"))
+    record = json.loads((folder / RECORD).read_text())
+    assert record["status"] == "finished", record
+    with np.load(folder / PREDICTIONS) as arrays:
+        return record["result"], dict(arrays), len(record["provenance"]["segments"])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_mnist: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 3 x 60 steps that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in tiny_mnist.items():
+            patch.setenv(key, value)
+        root = tmp_path_factory.mktemp("unbroken")
+        overrides = {
+            "data": {"init_args": {"validation": 100, "batch_size": 20}},
+            "trainer": {"max_epochs": 3},
+        }
+        threads = torch.get_num_threads()
+        execute(
+            Run(find(NAME), "labels_100", "release", Seed(1, 1), overrides), root, "cpu", threads=1
+        )
+        torch.set_num_threads(threads)
+    return root
+
+
+def assert_same(one: Path, other: Path, stretches: int) -> None:
+    (a, p, _), (b, q, n) = outcome(one), outcome(other)
+    assert a == b
+    assert p.keys() == q.keys()
+    assert all(np.array_equal(p[k], q[k]) for k in p)
+    assert n >= stretches
+
+
+def interrupt(reproduce, tmp_path: Path, number: int, after: float) -> int:
+    """Starts the run, sends it the signal `after` seconds past its first checkpoint."""
+    words = [NAME, *SHORT, "--trainer.max_epochs", "3", "--device", "cpu", "--threads", "1"]
+    process = reproduce(*words, background=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(f"runs/{NAME}/*/{CHECKPOINT}")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(after)
+    process.send_signal(number)
+    print(*process.communicate(timeout=60))
+    return process.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    reproduce, tmp_path: Path, unbroken: Path, number: int, status: int
+) -> None:
+    first = interrupt(reproduce, tmp_path, number, after=0.3)
+    again = [NAME, *SHORT, "--trainer.max_epochs", "3", "--device", "cpu", "--threads", "1"]
+    second = reproduce(*again)
+
+    assert first == status
+    assert second.returncode == 0, second.stderr
+    assert_same(unbroken, tmp_path / "runs", stretches=2)
+
+
+@pytest.mark.parametrize("step", [1, 59, 60, 61, 120])
+def test_stopping_at_any_step_gives_the_same_bits(tiny: Path, unbroken: Path, step: int) -> None:
+    """In an epoch, at its last step, at its end, and at the start of the next one."""
+    overrides = {
+        "data": {"init_args": {"validation": 100, "batch_size": 20}},
+        "trainer": {"max_epochs": 3},
+    }
+    run = Run(find(NAME), "labels_100", "release", Seed(1, 1), overrides)
+    asked = []
+
+    def stop() -> str | None:
+        asked.append(1)
+        return "enough" if len(asked) == step else None
+
+    threads = torch.get_num_threads()
+    first = execute(run, tiny / "runs", "cpu", threads=1, stop=stop)
+    torch.rand(7), np.random.rand(3)  # whatever happens in between
+    second = execute(run, tiny / "runs", "cpu", threads=1)
+    torch.set_num_threads(threads)
+
+    assert (first.status, second.status) == ("stopped", "finished")
+    assert_same(unbroken, tiny / "runs", stretches=2)
+
+
+def test_a_crash_is_a_record_and_the_run_goes_on_afterwards(tiny: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the lights went out")
+
+    crashed = execute(short(), tiny / "runs", "cpu", on_epoch=fail)
+    on_disk = json.loads(next(tiny.glob(f"runs/*/*/{RECORD}")).read_text())
+    again = execute(short(), tiny / "runs", "cpu")
+
+    assert crashed.status == on_disk["status"] == "crashed"
+    assert "lights went out" in on_disk["error"]["traceback"][-1]
+    assert on_disk["error"]["step"] == 10
+    assert again.status == "finished"
+    assert again.error is None
+
+
+def test_a_run_that_diverges_stops_at_once_and_says_at_which_step(tiny: Path) -> None:
+    record = execute(short(lr=1e30), tiny / "runs", "cpu")
+
+    assert record.status == "diverged"
+    assert f"at step {record.steps}" in record.error["message"]
+    assert record.steps < 10
+    assert execute(short(lr=1e30), tiny / "runs", "cpu").status == "diverged"
+
+
+def test_a_finished_run_is_not_trained_again(tiny: Path) -> None:
+    first = execute(short(), tiny / "runs", "cpu")
+    second = execute(short(), tiny / "runs", "cpu", on_step=lambda *_: pytest.fail("trained"))
+
+    assert second.result == first.result
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(UserError, match=r"in use by process \d+"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; import os, signal\n"
+        "from lit_gen.harness.run import locked\n"
+        f"with locked(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    import sys
+
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+    with locked(tmp_path):
+        pass
+
+
+def test_a_run_of_another_specification_is_refused(tiny: Path) -> None:
+    record = execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
+    path = next(tiny.glob(f"runs/*/*/{RECORD}"))
+    changed = json.loads(path.read_text())
+    changed["config"]["model"]["init_args"]["lr"] = 0.5
+    changed["spec_hash"] = "0" * 64
+    path.write_text(json.dumps(changed))
+
+    with pytest.raises(UserError, match=r"model.lr was 0.5, now 0.003"):
+        execute(short(), tiny / "runs", "cpu")
+    assert record.status == "stopped"
+
+
+def test_a_damaged_checkpoint_is_named(tiny: Path) -> None:
+    execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
+    path = next(tiny.glob(f"runs/*/*/{CHECKPOINT}"))
+    path.write_bytes(path.read_bytes()[:1000])
+
+    with pytest.raises(UserError, match=r"checkpoint.ckpt cannot be read"):
+        execute(short(), tiny / "runs", "cpu")
+
+
+def test_checkpoints_hold_no_code(tiny: Path) -> None:
+    execute(short(), tiny / "runs", "cpu")
+
+    content = torch.load(next(tiny.glob(f"runs/*/*/{CHECKPOINT}")), weights_only=True)
+
+    assert content["callbacks"]["Watch"]["random_state"]["torch"].dtype == torch.uint8
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
+    path = next(tiny.glob(f"runs/*/*/{CHECKPOINT}"))
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        with pytest.raises(UserError, match="cannot be written: No space left"):
+            execute(short(), tiny / "runs", "cpu")
+
+    assert path.read_bytes() == before
+    assert execute(short(), tiny / "runs", "cpu").status == "finished"
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tiny: Path) -> None:
+    (tiny / "file").write_text("")
+
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        execute(short(), tiny / "file" / "runs", "cpu")
+
+
+def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
+    record = execute(short(), tiny / "runs", "cpu")
+    (segment,) = record.provenance["segments"]
+
+    assert len(record.provenance["data"]) == 64
+    assert segment["packages"]["torch"]
+    assert segment["device"] == "cpu"
+    assert segment["peak_memory_mb"] < 2000
+    assert segment["wall_s"] > 0
+    assert record.config["model"]["init_args"]["lr"] == 0.003  # the default, resolved
+    assert "data.limit = 200" in record.deviations
+
+
+def test_grid_puts_images_in_rows() -> None:
+    import io
+
+    from PIL import Image
+
+    images = np.zeros((20, 1, 2, 3))
+    images[11] = 1  # second row, second column
+
+    pixels = np.asarray(Image.open(io.BytesIO(grid(images))))
+
+    assert pixels.shape == (4, 30)
+    assert (pixels[2:4, 3:6] == 255).all()
+    assert pixels.sum() == 255 * 6

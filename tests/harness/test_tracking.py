@@ -1,0 +1,577 @@
+"""Tracking: MLflow ends up as the record is, whichever way and however often it gets there."""
+
+import contextlib
+import copy
+import hashlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import lit_gen
+from lit_gen.harness import record as records
+from lit_gen.harness import tracking
+from lit_gen.harness.record import Record
+from lit_gen.harness.spec import Claim, UserError
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(lit_gen.__file__).parents[1])}
+DATA = hashlib.sha256(b"data").hexdigest()
+
+
+def make(epochs: int = 3, status: str = "finished", seed: int = 1, **changes) -> Record:
+    ended = {} if status == "running" else {"wall_s": 30.0, "cpu_s": 50.0, "peak_memory_mb": 400}
+    start = {"started": "2026-01-02T03:04:05Z", "commit": "abc", "dirty": True, "device": "cpu"}
+    made = Record(
+        reproduction="paper_table",
+        setting="labels_100",
+        protocol="release",
+        seed={"data": seed, "model": seed},
+        config={
+            "model": {"class_path": "lit_gen.papers.paper.Model", "init_args": {"lr": 0.003}},
+            "data": {"class_path": "lit_gen.datamodules.images.MNIST", "init_args": {"n": [1, 2]}},
+            "trainer": {"max_epochs": 4},
+        },
+        spec_hash=f"{seed:064d}",
+        deviations=["pixels are divided by 255.", "4 epochs instead of 300."],
+        status=status,
+        epochs=epochs,
+        max_epochs=4,
+        result={
+            "curve": {
+                "train/loss": [1.0 / (i + 1) for i in range(epochs)],
+                "val/errors": [None if i == 1 else 7.0 for i in range(epochs)],
+                "test/errors": [float(f"{10.0 / 3 + i:.7g}") for i in range(epochs)],
+            }
+        },
+        provenance={"segments": [start | ended], "data": DATA},
+    )
+    if status == "finished":
+        made.result["metrics"] = {"test/errors": 10.0 / 3 + epochs - 1, "test/nll": 86.4}
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def judged(mean: float | None, status: str = "reproduced", n: int = 2) -> SimpleNamespace:
+    claim = Claim("single", "test/errors", "labels_100", value=93.0, spread=6.5, margin=6.5)
+    low, high = (None, None) if mean is None else (mean - 1, mean + 1)
+    return SimpleNamespace(
+        claim=claim, protocol="release", status=status, n=n, mean=mean, low=low, high=high,
+        sentence=f"single is {status} over {n} seeds",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    for name in ("samples.png", "predictions.npz", "checkpoint.ckpt"):
+        (place / name).write_bytes(name.encode())
+    return place
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """An empty MLflow database: making its tables takes seconds, copying it does not."""
+    pytest.importorskip("mlflow")
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    tracking.connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(tables, tmp_path):
+    shutil.copy(tables, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def server(tables, tmp_path_factory):
+    root, port = tmp_path_factory.mktemp("server"), free_port()
+    shutil.copy(tables, root / "mlflow.db")
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--workers", "1",
+        "--artifacts-destination", str(root / "artifacts"),
+    ]  # fmt: skip
+    log = open(root / "log", "w")  # noqa: SIM115
+    process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            assert process.poll() is None, (root / "log").read_text()
+            assert time.monotonic() < deadline, (root / "log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+        log.close()
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def anywhere(request):
+    return request.getfixturevalue("store" if request.param == "sqlite" else "server")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def runs(uri: str, reproduction: str = "paper_table") -> tuple[list, list]:
+    """Parents and children of a reproduction."""
+    client = tracking.connect(uri)
+    found = client.search_runs([client.get_experiment_by_name(reproduction).experiment_id])
+    found.sort(key=lambda run: run.info.run_name)
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def contents(uri: str, reproduction: str = "paper_table") -> dict:
+    """All that MLflow shows of a reproduction, without what differs from one store to another."""
+    client = tracking.connect(uri)
+    shown = {}
+    for run in itertools.chain(*runs(uri, reproduction)):
+        histories = {
+            key: [(p.step, p.value, p.timestamp) for p in history]
+            for key in run.data.metrics
+            for history in [client.get_metric_history(run.info.run_id, key)]
+        }
+        shown[run.info.run_name] = (
+            run.info.status,
+            run.info.end_time,
+            {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"},
+            run.data.params,
+            {key: sorted(points) for key, points in histories.items()},
+            sorted((f.path, f.file_size) for f in client.list_artifacts(run.info.run_id)),
+            [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs],
+        )
+    return shown
+
+
+def once(uri: str, record: Record, folder: Path, *verdicts) -> tracking.Outcome:
+    (outcome,) = tracking.sync([(record, folder)], uri, lambda record: verdicts)
+    return outcome
+
+
+class Breaking:
+    """An MlflowClient whose server goes away after some calls."""
+
+    def __init__(self, client, calls: int) -> None:
+        self.client, self.left, self.tracking_uri = client, calls, client.tracking_uri
+
+    def __getattr__(self, name):
+        def call(*arguments, **named):
+            self.left -= 1
+            if self.left < 0:
+                raise ConnectionResetError(104, "Connection reset by peer")
+            return getattr(self.client, name)(*arguments, **named)
+
+        return call
+
+
+def test_a_finished_record_is_all_there(anywhere, folder) -> None:
+    record = make(reproduction="paper_all")
+
+    assert once(anywhere, record, folder, judged(94.5)).problem is None
+
+    (parent,), (child,) = runs(anywhere, "paper_all")
+    assert (parent.info.run_name, child.info.run_name) == (
+        "labels_100 release",
+        "labels_100 release seed 1",
+    )
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert child.info.end_time - child.info.start_time == 30_000
+    assert child.data.params == {
+        "model.class_path": "lit_gen.papers.paper.Model", "model.lr": "0.003",
+        "data.class_path": "lit_gen.datamodules.images.MNIST", "data.n": "[1, 2]",
+        "trainer.max_epochs": "4",
+    }  # fmt: skip
+    expected = {
+        "paper": "paper", "setting": "labels_100", "protocol": "release", "seed": "1",
+        "status": "finished", "spec_hash": record.spec_hash, "data_sha256": DATA,
+        "git_commit": "abc+dirty", "device": "cpu",
+        "deviations": "pixels are divided by 255.\n4 epochs instead of 300.",
+    }  # fmt: skip
+    assert expected.items() <= child.data.tags.items()
+    assert child.inputs.dataset_inputs[0].dataset.digest == DATA[:36]
+
+    client = tracking.connect(anywhere)
+    loss = client.get_metric_history(child.info.run_id, "train/loss")
+    assert [(p.step, p.value) for p in loss] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    steps = {k: len(client.get_metric_history(child.info.run_id, k)) for k in child.data.metrics}
+    assert steps == {
+        "train/loss": 3, "val/errors": 2, "test/errors": 3, "test/nll": 1,
+        "system/wall_s": 1, "system/cpu_s": 1, "system/peak_memory_mb": 1,
+    }  # fmt: skip
+    assert child.data.metrics["system/wall_s"] == 30.0
+
+    files = Path(client.download_artifacts(child.info.run_id, "", str(folder.parent)))
+    assert (files / "checkpoint.ckpt").read_bytes() == b"checkpoint.ckpt"
+    assert records.read(files / "record.json").name == record.name
+    assert {f.path for f in client.list_artifacts(child.info.run_id)} == {
+        "record.json", "config.yaml", "samples.png", "predictions.npz", "checkpoint.ckpt",
+    }  # fmt: skip
+
+    assert parent.data.metrics == {
+        f"verdict/single/{name}": value
+        for name, value in [
+            ("mean", 94.5), ("low", 93.5), ("high", 95.5), ("n", 2), ("paper", 93), ("gap", 1.5),
+        ]
+    }  # fmt: skip
+    assert parent.data.tags["verdict.single"] == "reproduced"
+    assert "over 2 seeds" in parent.data.tags["mlflow.note.content"]
+
+
+def test_syncing_again_sends_nothing(anywhere, folder) -> None:
+    states = [(1, "finished"), (2, "running")]
+    made = [make(seed=k, status=status, reproduction="paper_again") for k, status in states]
+    pairs = [(record, folder) for record in made]
+    tracking.sync(pairs, anywhere, lambda record: [judged(94.5)])
+    before = contents(anywhere, "paper_again")
+
+    outcomes = tracking.sync(pairs, anywhere, lambda record: [judged(94.5)])
+
+    assert [(o.sent, o.problem) for o in outcomes] == [(0, None)] * 2
+    assert contents(anywhere, "paper_again") == before
+    assert len(before) == 1 + 2
+    assert before["labels_100 release"][0] == "RUNNING"  # as long as one seed is
+
+
+def test_an_upload_that_breaks_anywhere_is_completed(tables, store, folder, tmp_path) -> None:
+    record, verdicts = make(), [judged(94.5)]
+    tracking.upload(tracking.connect(store), record, folder, verdicts)
+    whole = contents(store)
+
+    calls, broke = 0, True
+    while broke:
+        (tmp_path / str(calls)).mkdir()
+        uri = f"sqlite:///{shutil.copy(tables, tmp_path / str(calls))}"
+        client = tracking.connect(uri)
+        try:
+            tracking.upload(Breaking(client, calls), record, folder, verdicts)
+            broke = False
+        except ConnectionResetError:
+            tracking.upload(client, record, folder, verdicts)
+        assert contents(uri) == whole, f"broken off after {calls} calls"
+        calls += 3
+
+    assert calls > 12
+
+
+def test_a_changed_verdict_and_file_replace_the_old_ones(store, folder) -> None:
+    once(store, make(), folder, judged(94.5))
+    (folder / "predictions.npz").write_bytes(b"mended")
+
+    once(store, make(), folder, judged(80.0, "better", n=3))
+    once(store, make(), folder)
+
+    (parent,), (child,) = runs(store)
+    assert parent.data.tags["verdict.single"] == "better"
+    assert parent.data.metrics["verdict/single/mean"] == 80.0  # smaller, yet younger
+    assert parent.data.metrics["verdict/single/gap"] == -13.0
+    client = tracking.connect(store)
+    place = client.download_artifacts(child.info.run_id, "predictions.npz")
+    assert Path(place).read_bytes() == b"mended"
+
+
+def test_mlflow_s_limits_are_kept(store, folder) -> None:
+    config = {"model": {"class_path": "a.b.C", "init_args": {"text": "x" * 7000, "odd key(1)": ""}}}
+    config["model"]["init_args"] |= {f"p{i}": i for i in range(120)}
+    record = make(400, config=config, deviations=["y" * 9000])
+
+    assert once(store, record, folder).problem is None
+
+    child = runs(store)[1][0]
+    assert len(child.data.params["model.text"]) == 6000
+    assert len(child.data.params) == 123
+    history = tracking.connect(store).get_metric_history(child.info.run_id, "train/loss")
+    assert sorted(p.step for p in history) == list(range(1, 401))
+    assert once(store, record, folder).sent == 0
+
+
+def test_verdicts_on_another_cell_stay_out(store, folder) -> None:
+    other = judged(94.5)
+    other.protocol = "paper_june8"
+
+    once(store, make(), folder, other)
+
+    assert runs(store)[0][0].data.metrics == {}
+
+
+def test_overrides_and_smoke_runs_have_cells_of_their_own(store, folder) -> None:
+    variants = [{}, {"overrides": {"model": {"lr": 0.1}}, "spec_hash": "f" * 64}, {"smoke": True}]
+
+    tracking.sync([(make(**v), folder) for v in variants], store)
+
+    assert [p.info.run_name for p in runs(store)[0]] == [
+        "labels_100 release",
+        "labels_100 release model.lr=0.1",
+        "labels_100 release smoke",
+    ]
+
+
+@pytest.mark.parametrize("status", records.STATUSES)
+def test_status(store, folder, status) -> None:
+    once(store, make(status=status), folder)
+
+    (parent,), (child,) = runs(store)
+    expected = {"running": "RUNNING", "stopped": "KILLED", "finished": "FINISHED"}
+    assert child.info.status == expected.get(status, "FAILED")
+    assert parent.info.status == ("RUNNING" if status == "running" else "FINISHED")
+    names = {f.path for f in tracking.connect(store).list_artifacts(child.info.run_id)}
+    assert ("checkpoint.ckpt" in names) == (status == "finished")
+
+
+def test_a_growing_record_gives_one_point_per_epoch(store, folder) -> None:
+    tracker = tracking.Tracker(store, say=pytest.fail)
+    record = make(0, "running")
+    took = []
+    for epochs in range(5):
+        record.epochs, record.result = epochs, make(epochs).result | {"metrics": {}}
+        began = time.monotonic()
+        tracker.push(record, folder)
+        took.append(time.monotonic() - began)
+        time.sleep(0.1 * (epochs % 2))  # some uploads see one new epoch, some several
+    tracker.push(make(4), folder, [judged(94.5)])
+
+    assert tracker.close(60)
+    assert max(took) < 0.1
+    live = contents(store)
+    assert once(store, make(4), folder, judged(94.5)).sent == 0
+    history = live["labels_100 release seed 1"][4]
+    assert [len(history[key]) for key in ("train/loss", "test/errors")] == [4, 4]
+
+
+def test_push_keeps_the_record_as_it_was(monkeypatch, folder) -> None:
+    seen, go = [], threading.Event()
+    monkeypatch.setattr(tracking, "connect", lambda uri: go.wait(10))
+    monkeypatch.setattr(
+        tracking, "upload", lambda client, record, *rest, **known: seen.append(record)
+    )
+    tracker = tracking.Tracker("http://nowhere", say=pytest.fail)
+    records = [make(2, "running", seed=s) for s in (1, 2)]
+    for record in records:
+        tracker.push(record, folder)
+        record.result["curve"].clear()
+        record.epochs = 99
+    go.set()
+
+    assert tracker.close(10)
+    assert [(r.epochs, len(r.result["curve"])) for r in seen] == [(2, 3)] * 2
+
+
+def test_a_resumed_run_goes_on_in_its_child(store, folder) -> None:
+    first = make(2, "stopped", error={"type": "Stopped", "message": "SIGTERM"})
+    once(store, first, folder)
+    resumed = make(3, "running")
+    resumed.provenance["segments"] = first.provenance["segments"] + [
+        {"started": "2026-01-03T00:00:00Z", "commit": "def", "dirty": False, "device": "cpu"}
+    ]
+    once(store, resumed, folder)
+    (parent,), (child,) = runs(store)
+    assert (parent.info.status, child.info.status) == ("RUNNING", "RUNNING")
+
+    ended = copy.deepcopy(resumed)
+    ended.status, ended.epochs, ended.result = "finished", 4, make(4).result
+    ended.provenance["segments"][1] |= {"wall_s": 5.0, "cpu_s": 6.0, "peak_memory_mb": 300}
+    once(store, ended, folder)
+
+    (_,), (child,) = runs(store)
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics["system/wall_s"] == 35.0
+    assert child.data.metrics["system/peak_memory_mb"] == 400
+    assert child.data.tags["git_commit"] == "abc+dirty, def"
+    assert child.data.tags["error"] == ""
+    assert len(contents(store)["labels_100 release seed 1"][4]["train/loss"]) == 4
+
+
+def test_without_a_server_training_goes_on_and_sync_uploads_later(store, folder) -> None:
+    pytest.importorskip("mlflow")
+    said = []
+    uri = f"http://ada:secret@127.0.0.1:{free_port()}"
+    tracker = tracking.Tracker(uri, said.append, retry=0.05)
+    began = time.monotonic()
+    for epochs in range(4):
+        tracker.push(make(epochs, "running"), folder)
+    assert time.monotonic() - began < 1
+    time.sleep(1.5)  # many tries
+
+    assert not tracker.close(10)
+    (sentence,) = said
+    assert "Connection refused; the run goes on, and `reproduce sync` uploads it later." in sentence
+    assert "127.0.0.1" in sentence
+    assert "secret" not in sentence
+    with pytest.raises(UserError, match="Connection refused") as caught:
+        once(uri, make(), folder)
+    assert "secret" not in str(caught.value)
+    assert once(store, make(), folder).problem is None
+    assert len(contents(store)["labels_100 release seed 1"][4]["train/loss"]) == 3
+
+
+def test_a_server_that_hangs_does_not_hold_up_training(tables, folder) -> None:
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracker = tracking.Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", said.append)
+        began = time.monotonic()
+        tracker.push(make(), folder)
+        assert time.monotonic() - began < 1
+
+        assert not tracker.close(0.5)
+        assert time.monotonic() - began < 3
+    assert len(said) == 1
+    assert "`reproduce sync`" in said[0]
+
+
+def test_a_server_that_comes_back_gets_the_rest(store, folder, monkeypatch) -> None:
+    said, client = [], tracking.connect(store)
+    flaky = Breaking(client, 9)
+    monkeypatch.setattr(tracking, "connect", lambda uri: flaky)
+    tracker = tracking.Tracker(store, said.append, retry=0.05)
+    tracker.push(make(2, "running"), folder)
+    deadline = time.monotonic() + 20
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+    tracker.push(make(), folder)
+    flaky.left = 1000
+
+    assert tracker.close(20)
+    assert len(said) == 1
+    monkeypatch.undo()
+    assert once(store, make(), folder).sent == 0
+    assert len(runs(store)[1]) == 1
+
+
+def test_one_failing_record_does_not_stop_the_others(store, folder, monkeypatch) -> None:
+    said, true_upload = [], tracking.upload
+
+    def upload(client, record, *rest, **named):
+        if record.seed["data"] == 2:
+            raise OSError(28, "No space left on device")
+        return true_upload(client, record, *rest, **named)
+
+    monkeypatch.setattr(tracking, "upload", upload)
+    outcomes = tracking.sync([(make(seed=s), folder) for s in (1, 2, 3)], store, say=said.append)
+
+    assert [bool(o.problem) for o in outcomes] == [False, True, False]
+    assert len(runs(store)[1]) == 2
+    assert len(said) == 1
+    assert "seed_2" in said[0]
+    assert "No space left on device" in said[0]
+
+
+def test_without_mlflow_training_goes_on(monkeypatch, folder) -> None:
+    for name in ("mlflow", "mlflow.tracking"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said = []
+    tracker = tracking.Tracker("sqlite:///never.db", said.append, retry=0.01)
+    for epochs in range(3):
+        tracker.push(make(epochs, "running"), folder)
+        time.sleep(0.05)
+
+    assert not tracker.close(10)
+    assert len(said) == 1
+    assert said[0].startswith("MLflow is not installed")
+    with pytest.raises(UserError, match="pip install 'lit-gen\\[mlflow\\]'"):
+        once("sqlite:///never.db", make(), folder)
+    assert not Path("never.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "./mlruns"])
+def test_file_stores_are_refused(uri, folder) -> None:
+    with pytest.raises(UserError, match="no longer writes to folders"):
+        once(uri, make(), folder)
+
+
+def test_the_default_is_a_database_here_and_stays_there(tables, folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tables, tmp_path)
+    tracker = tracking.Tracker(say=pytest.fail)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    tracker.push(make(), folder)
+
+    assert tracker.close(60)
+    assert list(Path().iterdir()) == []
+    assert len(list(tmp_path.glob("mlartifacts/paper_table/*/artifacts/record.json"))) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
+    assert tracking.resolve(None) == "http://somewhere"
+
+
+def test_a_deleted_experiment_is_explained(store, folder) -> None:
+    once(store, make(), folder)
+    client = tracking.connect(store)
+    client.delete_experiment(client.get_experiment_by_name("paper_table").experiment_id)
+
+    assert "mlflow experiments restore" in once(store, make(), folder).problem
+
+
+def test_duplicates_from_a_race_are_healed(store, folder) -> None:
+    client = tracking.connect(store)
+    once(store, make(), folder)
+    before = contents(store)
+    (parent,), (child,) = runs(store)
+    for run in (parent, child):
+        client.create_run(
+            run.info.experiment_id,
+            start_time=run.info.start_time + 1,
+            tags={k: v for k, v in run.data.tags.items() if k.startswith("lit_gen.")},
+        )
+
+    once(store, make(), folder)
+
+    assert contents(store) == before
+
+
+SEED = """
+import random, sys, time
+from pathlib import Path
+import numpy, torch
+from lit_gen.harness import record, tracking
+
+read = record.read(Path(sys.argv[1]))
+state = [str(random.getstate()), str(numpy.random.get_state()), str(torch.get_rng_state())]
+before = "mlflow" in sys.modules
+tracker = tracking.Tracker(sys.argv[2])
+tracker.push(read, Path(sys.argv[1]).parent)
+arrived = tracker.close(100)
+after = [str(random.getstate()), str(numpy.random.get_state()), str(torch.get_rng_state())]
+print(arrived, before, state == after)
+"""
+
+
+def test_two_seeds_may_start_on_a_new_database_at_once(tmp_path) -> None:
+    """And: nothing is printed, MLflow is imported late, and no random number is drawn."""
+    pytest.importorskip("mlflow")
+    uri, processes = f"sqlite:///{tmp_path}/new/mlflow.db", []
+    for seed in (1, 2):
+        path = tmp_path / str(seed) / "record.json"
+        records.write(path, make(seed=seed, result={"curve": {"a": [1.0, 2.0, 3.0]}}))
+        command = [sys.executable, "-c", SEED, str(path), uri]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=ENVIRONMENT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        processes.append(process)
+
+    for process in processes:
+        assert process.communicate(timeout=120) == ("True False True\n", "")
+    (_,), children = runs(uri)
+    assert [c.data.tags["seed"] for c in children] == ["1", "2"]
+    assert {c.data.tags["mlflow.parentRunId"] for c in children} == {runs(uri)[0][0].info.run_id}
