@@ -344,19 +344,19 @@ class Tracker:
         checkpoints: bool = True,
     ) -> None:
         self.uri, self.say, self.retry, self.checkpoints = resolve(uri), say, retry, checkpoints
-        self.waiting: dict[str, tuple[Record, Path, tuple]] = {}  # the latest state of each record
+        self.waiting: dict[str, tuple[Record, Path]] = {}  # the latest state of each record
+        self.verdicts: dict[str, tuple] = {}  # the latest on each cell, whichever record brings it
         self.changed = threading.Condition()
         self.thread: threading.Thread | None = None
         self.closing = self.said = False
 
     def push(self, record: Record, folder: Path, verdicts: Iterable[Any] = ()) -> None:
         """Has the record uploaded as it is now, unless a later state comes first."""
-        job = (copy.deepcopy(record), folder, tuple(verdicts))
+        job = (copy.deepcopy(record), folder)
         with self.changed:
-            key = identity(record)
-            if not job[2] and key in self.waiting:
-                job = (*job[:2], self.waiting[key][2])
-            self.waiting[key] = job
+            self.waiting[identity(record)] = job
+            if verdicts := tuple(verdicts):
+                self.verdicts[f"{record.reproduction} {record.cell}"] = verdicts
             if self.thread is None:
                 self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
                 self.thread.start()
@@ -381,9 +381,11 @@ class Tracker:
                 if not self.waiting:
                     return
                 key, job = next(iter(self.waiting.items()))
+                record = job[0]
+                verdicts = self.verdicts.get(f"{record.reproduction} {record.cell}", ())
             try:
                 client = client or connect(self.uri)
-                _patiently(client, *job, self.checkpoints, known=known)
+                _patiently(client, *job, verdicts, self.checkpoints, known=known)
             except Exception as error:  # whatever it is, training goes on
                 self._complain(why(error, self.uri))
                 with self.changed:

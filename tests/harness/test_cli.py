@@ -250,3 +250,50 @@ def test_budgets(text: str, seconds: float) -> None:
 def test_budgets_that_are_none(text: str) -> None:
     with pytest.raises(UserError):
         parse_budget(text)
+
+
+# --- MLflow, end to end
+
+
+def test_a_run_is_in_mlflow_with_its_verdict(reproduce, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    words = [NAME, "--seeds", "1-2", *TINY, "--trainer.max_epochs", "2"]
+
+    done = reproduce(*words)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name(NAME)
+    runs = client.search_runs([experiment.experiment_id])
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
+
+    assert done.returncode == 0, done.stderr
+    assert len(children) == 2
+    assert all(r.info.status == "FINISHED" for r in children)
+    assert all(r.data.params["model.lr"] == "0.003" for r in children)
+    assert {a.path for a in client.list_artifacts(children[0].info.run_id)} >= {
+        "record.json", "samples.png", "checkpoint.ckpt", "predictions.npz"}  # fmt: skip
+    assert parent.data.metrics["verdict/single/n"] == 2
+    assert parent.data.tags["verdict.single"] in ("inconclusive", "worse")
+
+
+def test_without_a_server_the_run_goes_on_and_sync_brings_it_there(
+    reproduce, tmp_path: Path
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    words = [NAME, "--seeds", "1", *TINY, "--trainer.max_epochs", "2"]
+
+    done = reproduce(*words, env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    failed = reproduce("sync", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    first = reproduce("sync")
+    second = reproduce("sync")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name(NAME)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("`reproduce sync` uploads it later") == 1
+    assert failed.returncode == 2
+    assert "127.0.0.1:9" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "1 records looked at, 1 of them brought up to date" in first.stdout
+    assert "1 records looked at, 0 of them brought up to date" in second.stdout
+    assert len(client.search_runs([experiment.experiment_id])) == 2
