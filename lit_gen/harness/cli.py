@@ -282,7 +282,8 @@ def _run(options: argparse.Namespace) -> int:
     tracker = _tracker(options, console)
     deadline = time.monotonic() + budget if budget else None
     records: list[Record] = []
-    with _signals() as received:
+    with contextlib.ExitStack() as leave:
+        received = leave.enter_context(_signals())
 
         def stop() -> str | None:
             if received:
@@ -290,16 +291,21 @@ def _run(options: argparse.Namespace) -> int:
             spent = deadline is not None and time.monotonic() > deadline
             return f"the budget of {options.budget} is spent" if spent else None
 
+        def on_step(record: Record, step: int, steps: int) -> None:
+            received.patient = True
+            display.step(record, step, steps)
+
         def on_epoch(record: Record) -> None:
             display.epoch(record)
             tracker.push(record, display.folder)
 
         def on_end(record: Record, folder: Path) -> None:
-            display.end(record)
+            display.end(record, folder)
             tracker.push(record, folder, _verdicts(spec, options.runs_dir, record))
 
+        leave.callback(display.close)
         for run in runs:
-            callbacks = (display.start, display.step, on_epoch, on_end)
+            callbacks = (display.start, on_step, on_epoch, on_end)
             records.append(
                 execute(
                     run,
@@ -359,14 +365,22 @@ def _without_budget(words: list[str]) -> list[str]:
     return text.split()
 
 
+class _Received(list[str]):
+    """Signals that came. Once `patient`, they are only noted, for `stop` to be asked about."""
+
+    patient = False
+
+
 @contextlib.contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Collects Ctrl-C and SIGTERM instead of dying by them; a second Ctrl-C interrupts at once."""
-    received: list[str] = []
+def _signals() -> Iterator[_Received]:
+    """Notes Ctrl-C and SIGTERM while training; before that, and a second time, they end at once."""
+    received = _Received()
 
     def note(number: int, _: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if received or not received.patient:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(143)
         received.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
 
     previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}

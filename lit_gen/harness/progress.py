@@ -39,11 +39,13 @@ class Display:
         self.console, self.runs, self.budget = console, runs, budget
         self.began = time.monotonic()
         self.number = 0
+        self.started = False
         self.live: Live | None = None
 
     def start(self, record: Record, folder: Path) -> None:
         """A run begins, or goes on."""
         self.number += 1
+        self.started = True
         self.first_step: int | None = None
         self.last_drawn = self.last_printed = 0.0
         self.title = (
@@ -90,18 +92,25 @@ class Display:
                 soft_wrap=True,
             )
 
-    def end(self, record: Record) -> None:
-        """The run is over, one way or another."""
-        if self.live:
-            self.live.stop()
-            self.live = None
+    def end(self, record: Record, folder: Path) -> None:
+        """The run is over, one way or another, or was over before."""
+        self.close()
+        before = "" if self.started else "before "
+        self.number += not self.started
+        self.started = False
         what = {
-            "finished": f"finished: {self._numbers(record)}",
+            "finished": f"{before}finished: {self._numbers(record)}",
             "stopped": f"stopped ({(record.error or {}).get('message')}) after "
             f"{record.epochs} of {record.max_epochs} epochs",
         }.get(record.status, f"{record.status}: {(record.error or {}).get('message')}")
         self.console.print(f"seed {record.key} {what}", soft_wrap=True, highlight=False)
-        self.console.print(f"  record: {self.folder / 'record.json'}", soft_wrap=True)
+        self.console.print(f"  record: {folder / 'record.json'}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+        if self.live:
+            self.live.stop()
+            self.live = None
 
     def _draw(self, record: Record, step: int, steps: int) -> None:
         self.bar.update(self.task, completed=record.epochs + step / steps)

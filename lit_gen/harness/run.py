@@ -76,7 +76,7 @@ class Run:
         parser.add_subclass_arguments(pl.LightningModule, "model", required=True)
         parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
         parser.add_class_arguments(pl.Trainer, "trainer", skip=OWNED, instantiate=False)
-        parser.add_argument("--matmul_precision", type=str, default="highest")
+        parser.add_argument("--matmul_precision", choices=["highest", "high", "medium"])
         return parser
 
     def resolve(self) -> tuple[ArgumentParser, Namespace]:
@@ -287,13 +287,15 @@ class Watch(pl.Callback):
         self.sums, self.count, self.steps = state["sums"], state["count"], state["steps"]
         self.random_state = state["random_state"]
 
-    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.saved = time.monotonic()
+    def setup(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
         data = trainer.datamodule
         self.record.provenance["data"] = getattr(data, "fingerprint", None)
         for deviation in getattr(data, "deviations", ()):
             if deviation not in self.record.deviations:
                 self.record.deviations.append(deviation)
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.saved = time.monotonic()
         if self.random_state is not None:  # last, so that nothing after it draws a number
             set_random_state(self.random_state)
 
@@ -368,7 +370,8 @@ def execute(
         threads: of torch's CPU kernels; None leaves torch's choice.
         data_dir: handed to the DataModule.
         stop: asked after every step for a reason to stop, such as a signal or a spent budget.
-        on_start, on_step, on_epoch, on_end: told how it goes.
+        on_start, on_step, on_epoch, on_end: told how it goes; of a run that was finished before,
+            only its end.
 
     Returns:
         The record: finished, stopped, crashed or diverged.
@@ -390,6 +393,7 @@ def execute(
                     "Move that folder away to start anew, or give the old values to go on with it."
                 )
             if previous.status in ("finished", "diverged"):
+                on_end(previous, folder)
                 return previous
             record.provenance = previous.provenance
         checkpoint = _readable(folder / CHECKPOINT)
@@ -402,6 +406,7 @@ def execute(
         watch = Watch(record, folder, stop, on_step, on_epoch)
         with quiet_lightning():
             model, data, trainer = run.build(parser, config, device, data_dir, watch)
+        data.prepare_data()  # Lightning would too, but turns Ctrl-C in a download into a crash
         segment = provenance.segment(_device_name(trainer), torch.get_num_threads())
         record.provenance.setdefault("segments", []).append(segment)
         on_start(record, folder)

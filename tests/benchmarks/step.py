@@ -92,7 +92,7 @@ def suite(precision: str) -> list[float]:
             ends.append(time.perf_counter())
 
         execute(run, Path(folder), "cpu", None, None, lambda: None, display.start, display.step,
-                on_epoch, lambda record, folder: display.end(record))  # fmt: skip
+                on_epoch, display.end)  # fmt: skip
         tracker.close(60)
     return [b - a for a, b in pairwise(ends)]
 

@@ -200,7 +200,8 @@ def test_gzip_containers_of_any_level_hold_the_same_data(tmp_path: Path) -> None
 
     assert len({data.fingerprint for data in found}) == 1
     assert all((read_idx(data.files["images"]) == IMAGES).all() for data in found)
-    assert found[0].source == "data directory" and found[0].deviations == ()
+    assert found[0].source == "data directory"
+    assert found[0].deviations == ()
 
 
 def test_data_dir_is_searched_before_the_cache_and_files_may_lie_in_both(
@@ -251,7 +252,8 @@ def test_corrupt_cache_is_reported_and_healed(
     packed = gzip.compress(FILES["images"])
     store(cache / "tiny", labels=FILES["labels"], **{"images.gz": damage(packed)})
     images, labels = verify("tiny")
-    assert images.status.startswith("corrupt: ") and labels.status == "ok"
+    assert images.status.startswith("corrupt: ")
+    assert labels.status == "ok"
 
     data = provide("tiny")
 
@@ -270,8 +272,10 @@ def test_files_arrive_by_themselves_and_only_once(cache: Path, mirrors: list[Mir
     first, second = provide("tiny"), provide("tiny")
 
     assert (first.source, second.source) == (mirrors[0].host, "cache")
-    assert first.files == second.files and first.fingerprint == second.fingerprint
-    assert len(mirrors[0].asked) == 2 and not mirrors[1].asked
+    assert first.files == second.files
+    assert first.fingerprint == second.fingerprint
+    assert len(mirrors[0].asked) == 2
+    assert not mirrors[1].asked
     assert on_disk(cache) == {"images", "labels"}  # no parts left
 
 

@@ -131,6 +131,21 @@ def test_a_crash_is_a_record_and_the_run_goes_on_afterwards(tiny: Path) -> None:
     assert again.error is None
 
 
+def test_a_run_that_dies_after_its_last_epoch_is_still_tested(tiny: Path) -> None:
+    def die(record: object) -> None:
+        if record.epochs == 2:
+            raise RuntimeError("the lights went out")
+
+    whole = execute(short(), tiny / "whole", "cpu")
+    crashed = execute(short(), tiny / "runs", "cpu", on_epoch=die)
+    again = execute(short(), tiny / "runs", "cpu")
+
+    assert (crashed.status, crashed.epochs) == ("crashed", 2)
+    assert again.result == whole.result
+    assert again.provenance["data"] == whole.provenance["data"]
+    assert again.deviations == whole.deviations
+
+
 def test_a_run_that_diverges_stops_at_once_and_says_at_which_step(tiny: Path) -> None:
     record = execute(short(lr=1e30), tiny / "runs", "cpu")
 
