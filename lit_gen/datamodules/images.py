@@ -165,14 +165,17 @@ class SemiSupervisedMNIST(LightningDataModule):
             seed_data,
         )
         self.validation, self.limit, self.data_dir = validation, limit, data_dir
+        self.provided: files.DataFiles | None = None
 
     def prepare_data(self) -> None:
-        files.provide("mnist", self.data_dir)
+        if self.provided is None:
+            self.provided = files.provide("mnist", self.data_dir)
 
     def setup(self, stage: str) -> None:
         if hasattr(self, "epochs"):
             return
-        self.provided = files.provide("mnist", self.data_dir, download=False)
+        if self.provided is None:  # another process of this machine has fetched them
+            self.provided = files.provide("mnist", self.data_dir, download=False)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         train_x, train_y = self._load("train", device)
         self.test_x, self.test_y = self._load("t10k", device)

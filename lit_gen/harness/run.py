@@ -33,6 +33,7 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lit_gen.harness import provenance
 from lit_gen.harness.record import Record, read, write, write_atomically
@@ -117,6 +118,7 @@ class Run:
                 accelerator=device,
                 devices=1,
                 callbacks=callback,
+                plugins=WholeFiles(),
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -203,24 +205,26 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "a+")  # noqa: SIM115  held until the run ends
+        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written: {error.strerror}. Choose another folder with --runs-dir."
         ) from error
-    with file:
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
+            holder = os.read(file, 20).decode() or "?"
             raise UserError(
-                f"{folder} is in use by process {file.read().strip() or '?'}. "
+                f"{folder} is in use by process {holder}. "
                 "Wait for it, or run another seed with --seeds."
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # a courtesy, which a full disk may refuse
+            os.ftruncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
         yield
+    finally:
+        os.close(file)
 
 
 def random_state() -> dict[str, Any]:
@@ -243,6 +247,29 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), at, has_gauss, cached))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Replaces a checkpoint only by a whole one, on the same disk; Lightning's goes by /tmp."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Path, storage_options: Any = None
+    ) -> None:
+        buffer = io.BytesIO()  # torch turns a file's OSError into one that does not say why
+        torch.save(checkpoint, buffer)
+        partial = Path(path).with_name(f".{Path(path).name}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)  # it may be what fills the disk
+            raise UserError(
+                f"{path} cannot be written: {error.strerror or error}. The last checkpoint is "
+                "whole: free some space and run the same command again."
+            ) from error
 
 
 class Watch(pl.Callback):
@@ -339,12 +366,7 @@ class Watch(pl.Callback):
 
     def save(self, trainer: pl.Trainer) -> None:
         self.record.result.setdefault("curve", {})
-        partial = self.folder / f".{CHECKPOINT}.partial"
-        with writing(self.folder):
-            trainer.save_checkpoint(partial)
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, self.folder / CHECKPOINT)
+        trainer.save_checkpoint(self.folder / CHECKPOINT)
         write(self.folder / RECORD, self.record)
         self.saved = time.monotonic()
 
@@ -482,18 +504,6 @@ def grid(images: np.ndarray, columns: int = 10) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns an operating system's refusal to write into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}. The last checkpoint is whole: "
-            "free some space and run the same command again."
-        ) from error
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """Runs that can be trusted: killed and continued, they give the record of an unbroken one."""
 
+import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lit_gen.harness.run import CHECKPOINT, PREDICTIONS, RECORD, Run, execute, grid, locked
 from lit_gen.harness.spec import Seed, UserError, find
@@ -177,8 +180,6 @@ def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
         "from lit_gen.harness.run import locked\n"
         f"with locked(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    import sys
-
     subprocess.run([sys.executable, "-c", code], check=False)
 
     with locked(tmp_path):
@@ -222,15 +223,16 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(
     path = next(tiny.glob(f"runs/*/*/{CHECKPOINT}"))
     before = path.read_bytes()
 
-    def full(*_: object, **__: object) -> None:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("torch.save", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(UserError, match="cannot be written: No space left"):
             execute(short(), tiny / "runs", "cpu")
 
     assert path.read_bytes() == before
+    assert not [p for p in path.parent.iterdir() if "partial" in p.name]
     assert execute(short(), tiny / "runs", "cpu").status == "finished"
 
 
@@ -255,10 +257,6 @@ def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
 
 
 def test_grid_puts_images_in_rows() -> None:
-    import io
-
-    from PIL import Image
-
     images = np.zeros((20, 1, 2, 3))
     images[11] = 1  # second row, second column
 
