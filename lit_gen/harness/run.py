@@ -316,7 +316,14 @@ class Watch(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
         data = trainer.datamodule
-        self.record.provenance["data"] = getattr(data, "fingerprint", None)
+        fingerprint = getattr(data, "fingerprint", None)
+        before = self.record.provenance.setdefault("data", fingerprint)
+        if before != fingerprint:
+            raise UserError(
+                f"{self.folder} was begun on other data files (fingerprint {str(before)[:8]}, now "
+                f"{str(fingerprint)[:8]}). Give the old ones with --data-dir, or move that folder "
+                "away to start anew."
+            )
         for deviation in getattr(data, "deviations", ()):
             if deviation not in self.record.deviations:
                 self.record.deviations.append(deviation)

@@ -199,6 +199,17 @@ def test_a_run_of_another_specification_is_refused(tiny: Path) -> None:
     assert record.status == "stopped"
 
 
+def test_going_on_with_other_data_is_refused(tiny: Path) -> None:
+    execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
+    path = next(tiny.glob(f"runs/*/*/{RECORD}"))
+    changed = json.loads(path.read_text())
+    changed["provenance"]["data"] = "f" * 64
+    path.write_text(json.dumps(changed))
+
+    with pytest.raises(UserError, match="begun on other data files"):
+        execute(short(), tiny / "runs", "cpu")
+
+
 def test_a_damaged_checkpoint_is_named(tiny: Path) -> None:
     execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
     path = next(tiny.glob(f"runs/*/*/{CHECKPOINT}"))
