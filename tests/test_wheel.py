@@ -40,32 +40,31 @@ def test_what_is_inside(wheel: Path) -> None:
 
 
 def test_it_works_elsewhere(wheel: Path, tmp_path: Path, tiny_mnist: dict[str, str]) -> None:
-    """Installed alone into an environment that borrows this one's dependencies."""
+    """Installed by pip into an environment that borrows this one's dependencies."""
     environment = tmp_path / "env"
     venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "-q"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     site = next(environment.glob("lib/python*/site-packages"))
-    zipfile.ZipFile(wheel).extractall(site)  # what pip does with a pure wheel
     (site / "borrowed.pth").write_text(
         "\n".join(p for p in sys.path if p.endswith("site-packages")) + "\n"
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    def reproduce(*words: str) -> str:
-        code = (
-            "import lit_gen; from lit_gen.harness.cli import main; print(lit_gen.__file__); main()"
-        )
-        command = [str(environment / "bin" / "python"), "-c", code, *words]
+    def run(*command: str) -> str:
         variables = os.environ | tiny_mnist
         variables.pop("PYTHONPATH", None)
         done = subprocess.run(
             command, cwd=elsewhere, env=variables, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert str(environment) in done.stdout
         return done.stdout
 
-    assert "improved_gan_mnist_semisup" in reproduce("list")
-    assert "93 ± 6.5" in reproduce("show", "improved_gan_mnist_semisup")
-    reproduce("improved_gan_mnist_semisup", "--smoke", "--seeds", "1")
+    script = str(environment / "bin" / "reproduce")
+    assert str(site) in run(str(python), "-c", "import lit_gen; print(lit_gen.__file__)")
+    assert "improved_gan_mnist_semisup" in run(script, "list")
+    assert "93 ± 6.5" in run(script, "show", "improved_gan_mnist_semisup")
+    run(script, "improved_gan_mnist_semisup", "--smoke", "--seeds", "1")
     assert len(list(elsewhere.glob("runs/*/*/record.json"))) == 1

@@ -19,14 +19,15 @@ def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int)
     """Indices of the first `per_class` examples of each class along `permutation`, class by class.
 
     Raises:
-        ValueError: a class has fewer examples.
+        DataError: a class has fewer examples.
     """
     shuffled = labels[permutation]
     chosen = [permutation[shuffled == c][:per_class] for c in range(10)]
     fewest = min(len(c) for c in chosen)
     if fewest < per_class:
-        raise ValueError(
-            f"{per_class} labels per class were asked for, but one class has {fewest} examples."
+        raise files.DataError(
+            f"{per_class} labels per class were asked for, but one class has {fewest} examples. "
+            "Ask for fewer labels."
         )
     return np.concatenate(chosen)
 
@@ -158,6 +159,13 @@ class SemiSupervisedMNIST(LightningDataModule):
             raise ValueError(
                 f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
             )
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("validation", validation, 0),
+            ("limit", limit, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: use {least} or more.")
         self.labels, self.batch_size, self.seed, self.seed_data = (
             labels,
             batch_size,
@@ -182,10 +190,16 @@ class SemiSupervisedMNIST(LightningDataModule):
 
         targets = train_y.cpu().numpy()
         permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
+        if len(targets) < self.batch_size:
+            raise files.DataError(
+                f"batch_size={self.batch_size}, but there are {len(targets)} training images. "
+                "Use a smaller one."
+            )
         labeled = balanced_subset(targets, permutation, self.labels // 10)
         self.epochs = SemiSupervisedEpochs(train_x, train_y, labeled, self.batch_size, self.seed)
         self.first_images = train_x[torch.from_numpy(permutation[:500])]
-        held_out = np.setdiff1d(permutation, labeled, assume_unique=True)[-self.validation :]
+        others = np.setdiff1d(permutation, labeled, assume_unique=True)
+        held_out = others[max(0, len(others) - self.validation) :]
         self.val_x, self.val_y = train_x[held_out], train_y[held_out]
 
     def _load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:

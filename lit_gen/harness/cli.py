@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import shlex
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit status: 0 done, 1 a run or check failed, 2 user's mistake, 130 and 143 for
     Ctrl-C and SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].startswith("--") and words[0] != "--help":
+        words = ["run", *words]  # `reproduce --smoke NAME`
     try:
         sys.exit(_main(words))
     except UserError as error:
@@ -160,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = command(name)
         sub.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
         _runs_dir(sub)
-    _runs_dir(command("check"))
+    command("check")
     return parser
 
 
@@ -213,9 +216,11 @@ def parse_overrides(words: list[str], parser: argparse.ArgumentParser) -> dict[s
                 raise UserError(f"{flag} needs a value, such as {flag} 1.")
             value = words.pop(0)
         path = key.split(".")
+        if isinstance(number := _value(value), float) and not math.isfinite(number):
+            raise UserError(f"{flag} {value} is no number to train with. Give a finite number.")
         if section != "trainer" and path[0] not in ("class_path", "init_args"):
             path = ["init_args", *path]
-        tree: Any = _value(value)
+        tree: Any = number
         for part in reversed([section, *path]):
             tree = {part: tree}
         overrides = merge(overrides, tree)
@@ -249,7 +254,7 @@ def parse_budget(text: str) -> float:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False)
 
 
 # --- run
@@ -263,6 +268,9 @@ def _run(options: argparse.Namespace) -> int:
     budget = parse_budget(options.budget) if options.budget else None
     if options.matmul_precision:
         options.overrides["matmul_precision"] = options.matmul_precision
+    chosen = options.overrides.get("data", {}).get("init_args", {})
+    if {"seed", "seed_data"} & chosen.keys():
+        raise UserError("--data.seed and --data.seed_data are the run's: use --seeds, as in 2:7.")
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: give 1 or more.")
 
@@ -277,7 +285,8 @@ def _run(options: argparse.Namespace) -> int:
         for protocol in protocols
         for seed in seeds
     ]
-    runs[0].resolve()  # the user's mistakes come before anything is prepared
+    for run in {(r.setting, r.protocol): r for r in runs}.values():
+        run.resolve()  # the user's mistakes come before anything is prepared
     display = Display(console, len(runs), budget)
     tracker = _tracker(options, console)
     deadline = time.monotonic() + budget if budget else None
@@ -301,7 +310,8 @@ def _run(options: argparse.Namespace) -> int:
 
         def on_end(record: Record, folder: Path) -> None:
             display.end(record, folder)
-            tracker.push(record, folder, _verdicts(spec, options.runs_dir, record))
+            if tracker.wanted:
+                tracker.push(record, folder, _verdicts(spec, options.runs_dir, [record.cell]))
 
         leave.callback(display.close)
         for run in runs:
@@ -322,7 +332,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.smoke:
             console.print("A smoke run shows that all parts work; it says nothing about the claim.")
         else:
-            ours = list(store.runs(spec, options.runs_dir))
+            ours = list(store.runs(spec, options.runs_dir, _warn))
             verdicts = store.judge(spec, ours, [r.cell for r in records])
             if console.is_terminal:
                 console.print(report.table(verdicts))
@@ -331,14 +341,12 @@ def _run(options: argparse.Namespace) -> int:
                 said = report.lines(verdicts, options.name)
             for line in said:
                 console.print(line, soft_wrap=True)
-        unfinished = len(runs) - sum(r.status == "finished" for r in records)
-        if unfinished:
-            again = " ".join(["reproduce", *_without_budget(options.words)])
-            what = "is" if unfinished == 1 else "are"
-            console.print(
-                f"{unfinished} of {len(runs)} runs {what} not finished. To go on: {again}",
-                soft_wrap=True,
-            )
+        ended = [r.status for r in records]
+        if diverged := ended.count("diverged"):
+            console.print(f"{_runs(diverged)} diverged, and will again unless something changes.")
+        if unfinished := len(runs) - ended.count("finished") - diverged:
+            again = shlex.join(["reproduce", *_without_budget(options.words)])
+            console.print(f"{_runs(unfinished)} not finished. To go on: {again}", soft_wrap=True)
         tracker.close(timeout=10)
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
@@ -359,10 +367,20 @@ def _choose(text: str | None, known: Iterable[str], what: str, default: str) -> 
     return chosen
 
 
+def _runs(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
+
+
 def _without_budget(words: list[str]) -> list[str]:
-    """The user's command line less the words that end it early."""
-    text = re.sub(r"\s--budget[ =]\S+", "", " " + shlex.join(words))
-    return text.split()
+    """The user's words less those that end a run early."""
+    kept, words = [], list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--budget":
+            words.pop(0)
+        elif not word.startswith("--budget="):
+            kept.append(word)
+    return kept
 
 
 class _Received(list[str]):
@@ -378,9 +396,7 @@ def _signals() -> Iterator[_Received]:
 
     def note(number: int, _: Any) -> None:
         if received or not received.patient:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(143)
+            sys.exit(130 if number == signal.SIGINT else 143)  # Lightning keeps KeyboardInterrupt
         received.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
 
     previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -392,6 +408,8 @@ def _signals() -> Iterator[_Received]:
 
 
 class _NoTracker:
+    wanted = False
+
     def push(self, *_: Any) -> None: ...
     def close(self, timeout: float) -> None: ...
 
@@ -409,12 +427,14 @@ def _tracker(options: argparse.Namespace, console: Any) -> Any:
 
 def _list(options: argparse.Namespace) -> int:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("name", "what it reproduces", "settings", box=None, pad_edge=False)
     for name in catalogue():
         spec = find(name)
         paper = f"{spec.paper.get('title', '')} ({spec.paper.get('year', '')})"
-        table.add_row(name, f"{spec.summary}\n[dim]{paper}[/]", ", ".join(spec.settings))
+        what = Text.assemble(spec.summary, "\n", (paper, "dim"))
+        table.add_row(name, what, ", ".join(spec.settings))
     _console().print(table)
     return 0
 
@@ -450,24 +470,35 @@ def _sync(options: argparse.Namespace) -> int:
     from lit_gen.harness import store, tracking
 
     specs = {spec.name: spec for spec in store.specs(options.names)}
-    pairs = [pair for spec in specs.values() for pair in store.runs(spec, options.runs_dir)]
+    pairs = [
+        (record, folder)
+        for spec in specs.values()
+        for record, folder in store.runs(spec, options.runs_dir, _warn)
+        if not record.smoke
+    ]
     if not pairs:
         print(f"There are no records in {options.runs_dir}.")
         return 0
-    outcomes = tracking.sync(
-        pairs, None, lambda record: _verdicts(specs[record.reproduction], options.runs_dir, record)
-    )
+    verdicts = {
+        (name, cell): _verdicts(specs[name], options.runs_dir, [cell])
+        for name, cell in {(record.reproduction, record.cell) for record, _ in pairs}
+    }
+    outcomes = tracking.sync(pairs, None, lambda r: verdicts[r.reproduction, r.cell])
     sent = sum(outcome.sent > 0 for outcome in outcomes)
     print(f"{len(outcomes)} records looked at, {sent} of them brought up to date")
     return int(any(outcome.problem for outcome in outcomes))
 
 
-def _verdicts(spec: Spec, runs_dir: Path, record: Record) -> "list[Verdict]":
-    """On the claims of a record's cell."""
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _verdicts(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict]":
+    """On the claims of these cells."""
     from lit_gen.harness import store
     from lit_gen.harness.verdict import Verdict
 
-    said = store.judge(spec, list(store.runs(spec, runs_dir)), [record.cell])
+    said = store.judge(spec, list(store.runs(spec, runs_dir)), cells)
     return [v for v in said if isinstance(v, Verdict)]
 
 
@@ -491,10 +522,9 @@ def _check(options: argparse.Namespace) -> int:
             for protocol in spec.protocols:
                 Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
         complaints += store.complaints(spec)
-    if store.readme() != store.readme_path().read_text():
-        complaints.append(
-            f"{store.readme_path()} is not what the records give. `reproduce keep` writes it anew."
-        )
+    page = store.readme_path()
+    if not page.is_file() or page.read_text() != store.readme():
+        complaints.append(f"{page} is not what the records give. `reproduce keep` writes it anew.")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     print(f"{len(catalogue())} reproductions checked, {len(complaints)} complaints")

@@ -125,7 +125,7 @@ class Display:
         self.live.update(Group(*rows))
 
     def _numbers(self, record: Record) -> str:
-        """Losses of the last epoch, and each tested metric with its best so far."""
+        """Every number of the last epoch."""
         parts = []
         for name, column in sorted(record.result.get("curve", {}).items(), reverse=True):
             values = [v for v in column if v is not None]

@@ -14,30 +14,35 @@ from lit_gen.harness.spec import PACKAGE
 PACKAGES = ("lit-gen", "torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse")
 
 
-def segment(device: str, threads: int) -> dict[str, Any]:
-    """What is known at the start of a stretch of training; `close` adds the rest."""
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **code(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "device": device,
-        "threads": threads,
-    }
+class Stretch:
+    """A stretch of training between two interruptions: `facts` go into the record.
 
+    Known at its start: code, packages, machine. Measured as it goes on, so that a stretch that is
+    killed has its cost too: steps, seconds of wall and CPU time, peak memory of the process in MB.
+    """
 
-def measured(began: float, steps: int) -> dict[str, Any]:
-    """What a stretch of training cost: steps, seconds of wall and CPU time, peak memory in MB."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return {
-        "steps": steps,
-        "wall_s": round(time.monotonic() - began, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_memory_mb": round(usage.ru_maxrss * unit / 1e6),
-    }
+    def __init__(self, device: str, threads: int) -> None:
+        self.began, self.cpu, self.first_step = time.monotonic(), time.process_time(), 0
+        self.facts: dict[str, Any] = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **code(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "device": device,
+            "threads": threads,
+        }
+
+    def measure(self, steps: int) -> None:
+        """Brings the cost up to date; `steps` are the run's so far."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.facts |= {
+            "steps": steps - self.first_step,
+            "wall_s": round(time.monotonic() - self.began, 1),
+            "cpu_s": round(time.process_time() - self.cpu, 1),
+            "peak_memory_mb": round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6),
+        }
 
 
 def code() -> dict[str, Any]:

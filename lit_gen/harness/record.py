@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 from lit_gen.harness.spec import Seed, UserError, digest
 
 SCHEMA = 1
+RECORD, CHECKPOINT = "record.json", "checkpoint.ckpt"  # the files of a run directory
+PREDICTIONS, SAMPLES = "predictions.npz", "samples.png"
 STATUSES = ("running", "stopped", "finished", "crashed", "diverged")
 
 
@@ -55,8 +56,8 @@ class Record:
     @property
     def cell(self) -> str:
         """What all seeds of one cell of the table share: setting, protocol, departures of ours."""
-        departs = self.overrides or self.smoke
-        return f"{self.setting}-{self.protocol}" + f"+{digest(self.config)[:8]}" * bool(departs)
+        departs = f"+{digest(self.config)[:8]}" if self.overrides or self.smoke else ""
+        return f"{self.setting}-{self.protocol}{departs}{'-smoke' if self.smoke else ''}"
 
     def curve(self) -> list[dict[str, float]]:
         """One row of metrics per finished epoch; row i is epoch i + 1."""
@@ -132,11 +133,6 @@ def read(path: Path) -> Record:
     if record.status not in STATUSES:
         raise UserError(f"{path} has the unknown status {record.status!r}. Move it away.")
     return record
-
-
-def read_all(folder: Path, pattern: str = "*.json") -> Iterator[Record]:
-    for path in sorted(folder.glob(pattern)):
-        yield read(path)
 
 
 def pack(content: bytes) -> str:

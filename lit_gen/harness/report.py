@@ -145,14 +145,22 @@ def _flags(overrides: dict[str, Any]) -> list[str]:
 def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
     """A reproduction before any run: what it claims, what it would train, and what that costs."""
     claims = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for head in ("claim", "metric", "paper", "equal within", "better"):
+    for head in ("claim", "paper", "equal within", "statistic", "epoch"):
         claims.add_column(head)
     for claim in spec.claims:
         name = f"{claim.setting} {claim.name}"
-        row = (name, claim.metric, paper(claim), f"± {number(claim.margin)}", claim.better)
-        claims.add_row(*map(Text, row))
+        kind = claim.statistic + f" of {claim.members}" * (claim.members > 1)
+        claims.add_row(
+            *map(Text, (name, paper(claim), f"± {number(claim.margin)}", kind, claim.select))
+        )
     others = [(n, c) for n, c in spec.protocols.items() if n != spec.default_protocol]
+    metrics = dict.fromkeys(f"{c.metric}, {c.better} is better" for c in spec.claims)
+    spreads = dict.fromkeys(
+        f"{c.name} over {c.runs or '?'} {c.spread_over}" for c in spec.claims if c.spread
+    )
     said = {
+        "metric": "; ".join(metrics),
+        "the paper's ±": "; ".join(spreads) or "none",
         "setting": ", ".join(spec.settings) + f" (default: {spec.default_setting})",
         "protocol": f"{spec.default_protocol} (default)"
         + "".join(f"; {name}, with {' '.join(_flags(changes))}" for name, changes in others),
@@ -195,7 +203,7 @@ def markdown(
     records: Mapping[str, Sequence[Record]],
     specs: Mapping[str, Spec],
     predictions: Predictions | None = None,
-    command: str = "reproduce report",
+    command: str = "reproduce keep",
 ) -> str:
     """results/README.md: every claim with its verdict, and every run behind it.
 
@@ -291,7 +299,10 @@ def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> l
     segments = record.provenance.get("segments", [])
     newest = segments[-1] if segments else {}
     hours = sum(s.get("wall_s") or 0 for s in segments) / 3600
-    commit = (newest.get("commit") or "-")[:8] + (" + changes" if newest.get("dirty") else "")
+    commits = [
+        (s.get("commit") or "unknown")[:8] + (" + changes" if s.get("dirty") else "")
+        for s in segments
+    ]
     return [
         record.setting,
         record.protocol,
@@ -301,7 +312,7 @@ def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> l
         *(number(_last(record, metric)) for metric in metrics),
         f"{hours:.1f}" if hours else "-",
         str(newest.get("device") or "-"),
-        commit,
+        ", ".join(dict.fromkeys(commits)) or "-",
         _footnotes(record.deviations, listed),
     ]
 

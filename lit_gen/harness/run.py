@@ -2,7 +2,7 @@
 
 What a model and a DataModule may offer beyond Lightning's own interface, all optional:
 
-    training_step returns a dict     its tensors are averaged over the epoch into the curve
+    training_step returns a dict     its numbers are averaged over the epoch into the curve
     predict_step returns a dict      kept as predictions, what the metrics are computed from
     model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
@@ -20,6 +20,7 @@ import math
 import os
 import random
 import re
+import sys
 import time
 import traceback
 import warnings
@@ -34,15 +35,22 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lit_gen.harness import provenance
-from lit_gen.harness.record import Record, read, write, write_atomically
+from lit_gen.harness.record import (
+    CHECKPOINT,
+    PREDICTIONS,
+    RECORD,
+    SAMPLES,
+    Record,
+    read,
+    write,
+    write_atomically,
+)
 from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
 
-CHECKPOINT = "checkpoint.ckpt"
-RECORD = "record.json"
-PREDICTIONS = "predictions.npz"
-SAMPLES = "samples.png"
 CHECKPOINT_EVERY = 60.0  # seconds; an epoch's end always has one
 # arguments of the Trainer that the harness sets itself, or that are about the machine
 OWNED = {
@@ -86,6 +94,9 @@ class Run:
         Raises:
             UserError: an unknown argument or a value of the wrong type.
         """
+        beside = str(self.spec.path.parent)
+        if beside not in sys.path:
+            sys.path.append(beside)  # a user's own YAML may name a class in a file next to it
         config = self.spec.merged(self.setting, self.protocol, self.smoke, self.overrides)
         parser = self.parser()
         try:
@@ -107,24 +118,27 @@ class Run:
             UserError: a value that the classes refuse, or a device that is not there.
         """
         given = {"seed": self.seed.model, "seed_data": self.seed.data, "data_dir": data_dir}
+        arguments = config.data.get("init_args") or {}
         for name, value in given.items():
-            if value is not None and name in config.data.init_args:
-                config.data.init_args[name] = value
-        pl.seed_everything(self.seed.model, verbose=False)
+            if value is not None and name in arguments:
+                arguments[name] = value
         try:
+            with quiet_lightning():
+                pl.seed_everything(self.seed.model, verbose=False)
             objects = parser.instantiate_classes(config)
-            trainer = pl.Trainer(
-                **objects.trainer,
-                accelerator=device,
-                devices=1,
-                callbacks=callback,
-                plugins=WholeFiles(),
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-            )
+            with quiet_lightning():
+                trainer = pl.Trainer(
+                    **objects.trainer,
+                    accelerator=device,
+                    devices=1,
+                    callbacks=callback,
+                    plugins=WholeFiles(),
+                    logger=False,
+                    enable_checkpointing=False,
+                    enable_progress_bar=False,
+                    enable_model_summary=False,
+                    num_sanity_val_steps=0,
+                )
         except Exception as error:  # a class may raise whatever it likes at a value
             text = " ".join(str(error).split())
             raise UserError(
@@ -150,6 +164,8 @@ def _explain(error: Exception, config: dict) -> str:
             f"{name} has no argument {found[2]!r}.{nearest(found[2], known)} "
             f"It has: {', '.join(sorted({*known} - OWNED))}."
         )
+    if 'Parser key "' not in text:
+        return f"{' '.join(text.split())}. Correct that value."
     *_, key, rest = re.split(r'Parser key "([\w.]+)":', text)
     if wrong := re.search(r"class_path '([^']+)':\s+(.+)", rest):
         return f"{wrong[1]} cannot be used as {key}: {wrong[2]}. Correct the class_path."
@@ -159,6 +175,8 @@ def _explain(error: Exception, config: dict) -> str:
     types = re.findall(r"Expected an? (?:<class ')?([\w ]+)", rest)
     kinds = " or ".join(dict.fromkeys(t.strip().replace("NoneType", "null") for t in types))
     values = dict(flatten(config))
+    if not kinds:
+        return f"{key} does not fit: {' '.join(rest.split())[:200]}. Correct that value."
     value = next(
         (v for name, v in values.items() if name.split(".")[-1] == key.split(".")[-1]), "?"
     )
@@ -174,6 +192,11 @@ def _public(config: dict[str, Any]) -> dict[str, Any]:
 
 def new_record(run: Run, resolved: dict[str, Any]) -> Record:
     config = _public(resolved)
+    if not config["trainer"]["max_epochs"] or config["trainer"]["max_epochs"] < 1:
+        raise UserError(
+            f"{run.spec.name} has trainer.max_epochs = {config['trainer']['max_epochs']}. "
+            "A run's length is in epochs: give 1 or more."
+        )
     deviations = list(run.spec.deviations)
     if config["matmul_precision"] != "highest":
         deviations.append(
@@ -213,7 +236,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(file, 20).decode() or "?"
             raise UserError(
                 f"{folder} is in use by process {holder}. "
@@ -233,7 +256,7 @@ def random_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": [torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
         "python": [version, list(internal), gauss],
     }
@@ -241,8 +264,8 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
     keys, at, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), at, has_gauss, cached))
     version, internal, gauss = state["python"]
@@ -295,6 +318,8 @@ class Watch(pl.Callback):
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
         self.steps = 0
+        self.validated = False
+        self.stretch: provenance.Stretch  # set once the device is known
         self.random_state: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -311,6 +336,7 @@ class Watch(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.record.result["curve"] = state["curve"]
         self.record.epochs, self.record.steps = state["epochs"], state["steps"]
+        self.stretch.first_step = state["steps"]
         self.sums, self.count, self.steps = state["sums"], state["count"], state["steps"]
         self.random_state = state["random_state"]
 
@@ -330,7 +356,7 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.saved = time.monotonic()
-        if self.random_state is not None:  # last, so that nothing after it draws a number
+        if self.random_state is not None:  # no hook of Lightning's draws a number after this
             set_random_state(self.random_state)
 
     def on_train_batch_end(
@@ -340,7 +366,7 @@ class Watch(pl.Callback):
         self.count += 1
         for name, value in (outputs or {}).items():
             previous = self.sums.get(name)
-            value = value.detach().double()
+            value = torch.as_tensor(value).detach().cpu().double()  # some devices have no float64
             self.sums[name] = value if previous is None else previous + value
         self.record.steps = self.steps
         if self.sums and not torch.stack(list(self.sums.values())).isfinite().all():
@@ -354,9 +380,14 @@ class Watch(pl.Callback):
             if reason:
                 raise Stopped(reason)
 
+    def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         row = {name: float(value) / self.count for name, value in self.sums.items()}
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.validated:  # Lightning keeps the values of an earlier epoch otherwise
+            row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.validated = False
         for name, value in row.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value} after epoch {self.record.epochs + 1}")
@@ -374,6 +405,7 @@ class Watch(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         self.record.result.setdefault("curve", {})
         trainer.save_checkpoint(self.folder / CHECKPOINT)
+        self.stretch.measure(self.steps)
         write(self.folder / RECORD, self.record)
         self.saved = time.monotonic()
 
@@ -425,19 +457,20 @@ def execute(
                 on_end(previous, folder)
                 return previous
             record.provenance = previous.provenance
-        checkpoint = _readable(folder / CHECKPOINT)
+        checkpoint = _readable(folder / CHECKPOINT, record.spec_hash)
         if checkpoint is None:
             record.provenance = {}
         if threads:
             torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(config.matmul_precision)
-        began = time.monotonic()
         watch = Watch(record, folder, stop, on_step, on_epoch)
-        with quiet_lightning():
-            model, data, trainer = run.build(parser, config, device, data_dir, watch)
+        model, data, trainer = run.build(parser, config, device, data_dir, watch)
         data.prepare_data()  # Lightning would too, but turns Ctrl-C in a download into a crash
-        segment = provenance.segment(_device_name(trainer), torch.get_num_threads())
-        record.provenance.setdefault("segments", []).append(segment)
+        stretch = provenance.Stretch(_device_name(trainer), torch.get_num_threads())
+        record.provenance.setdefault("segments", []).append(stretch.facts)
+        watch.stretch = stretch
+        if checkpoint is None:
+            write(folder / RECORD, record)
         on_start(record, folder)
         try:
             with quiet_lightning():
@@ -448,8 +481,14 @@ def execute(
             record.status = "stopped"
             record.error = {"type": "Stopped", "message": str(reason)}
         except Exception as error:  # a crashed run is a record too
-            if getattr(error, "exit_status", None) == 2:  # the user's, or the data's
-                raise
+            refused = isinstance(error, MisconfigurationException) and not record.steps
+            if refused or getattr(error, "exit_status", None) == 2:  # the user's, or the data's
+                if not record.steps:
+                    (folder / RECORD).unlink(missing_ok=True)  # nothing has been run
+                if not refused:
+                    raise
+                text = " ".join(str(error).split())
+                raise UserError(f"{run.spec.name} cannot be trained like this: {text}") from error
             record.status = "diverged" if isinstance(error, Diverged) else "crashed"
             record.error = {
                 "type": type(error).__name__,
@@ -457,27 +496,33 @@ def execute(
                 "step": record.steps,
                 "traceback": traceback.format_exc().splitlines()[-12:],
             }
-        segment |= provenance.measured(began, record.steps)
+        stretch.measure(record.steps)
         write(folder / RECORD, record)
         on_end(record, folder)
         return record
 
 
-def _readable(checkpoint: Path) -> str | None:
+def _readable(checkpoint: Path, spec_hash: str) -> str | None:
     """The checkpoint to go on from, if there is one.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or another run's.
     """
     if not checkpoint.is_file():
         return None
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle's, zip's and torch's own
         raise UserError(
             f"{checkpoint} cannot be read ({' '.join(str(error).split())[:100]}). "
             "Move it away to start this run anew."
         ) from error
+    theirs = content.get("callbacks", {}).get("Watch", {}).get("spec_hash")
+    if theirs != spec_hash:
+        raise UserError(
+            f"{checkpoint} is of another specification or seed (hash {str(theirs)[:8]}, this run's "
+            f"is {spec_hash[:8]}). Move it away to start this run anew."
+        )
     return str(checkpoint)
 
 
@@ -489,10 +534,15 @@ def _finish(
     data: pl.LightningDataModule,
 ) -> None:
     """What a finished run leaves: metrics, predictions, samples."""
-    trainer.test(model, datamodule=data, verbose=False)
+    if is_overridden("test_step", model):
+        trainer.test(model, datamodule=data, verbose=False)
     tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for name, value in tested.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is {value} in the final test")
     record.result["metrics"] = tested
-    batches = trainer.predict(model, datamodule=data)
+    kept = is_overridden("predict_step", model) and is_overridden("predict_dataloader", data)
+    batches = trainer.predict(model, datamodule=data) if kept else []
     if batches and isinstance(batches[0], dict):
         arrays = {k: torch.cat([b[k] for b in batches]).cpu().numpy() for k in batches[0]}
         buffer = io.BytesIO()

@@ -24,6 +24,12 @@ CLAIM_KEYS = {
     "reported", "margin",
 }  # fmt: skip
 
+KINDS = {
+    "paper": dict, "claims": list, "settings": dict, "protocols": dict, "model": dict,
+    "data": dict, "trainer": dict, "deviations": list, "smoke": dict,
+}  # fmt: skip
+NAMES = {dict: "mapping", list: "list"}
+LARGEST_SEED = 2**32 - 1  # NumPy's
 CHOICES = {
     "better": ("lower", "higher"),
     "statistic": ("mean", "ensemble"),
@@ -166,10 +172,10 @@ def find(name: str) -> Spec:
 
 
 def load(path: Path, name: str) -> Spec:
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path} is not a mapping of {', '.join(sorted(KEYS))}.")
@@ -177,8 +183,14 @@ def load(path: Path, name: str) -> Spec:
         if key not in KEYS:
             raise UserError(f"{path} has an unknown key {key!r}.{nearest(key, KEYS)}")
     for key in ("model", "data", "trainer", "claims"):
-        if key not in raw:
+        if not raw.get(key):
             raise UserError(f"{path} lacks the key {key!r}. A reproduction needs it.")
+    for key, kind in KINDS.items():
+        if raw.get(key) is not None and not isinstance(raw[key], kind):
+            raise UserError(f"{path}: {key} is {raw[key]!r}; it must be a {NAMES[kind]}.")
+    for key in ("model", "data"):
+        if "class_path" not in raw[key]:
+            raise UserError(f"{path}: {key} lacks a class_path, the class to build.")
     settings = raw.get("settings") or {"all": {}}
     protocols = {k: v or {} for k, v in (raw.get("protocols") or {"paper": {}}).items()}
     default = raw.get("default_setting", next(iter(settings)))
@@ -204,6 +216,8 @@ def load(path: Path, name: str) -> Spec:
 
 
 def _claims(path: Path, entry: dict, settings: dict) -> list[Claim]:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: the claim {entry!r} is no mapping of {', '.join(CLAIM_KEYS)}.")
     for key in entry:
         if key not in CLAIM_KEYS:
             hint = nearest(key, CLAIM_KEYS)
@@ -229,9 +243,11 @@ def _claims(path: Path, entry: dict, settings: dict) -> list[Claim]:
     for setting, number in reported.items():
         if setting not in settings:
             raise UserError(f"{path}: the claim {rest['name']!r} names no setting: {setting!r}.")
-        value, spread = number if isinstance(number, list) else (number, None)
+        value, spread = (*number, None)[:2] if isinstance(number, list) else (number, None)
         margin = spread if entry["margin"] == "spread" else entry["margin"]
-        for what, number in (("reported", value), ("margin", margin)):
+        for what, number in (("reported", value), ("spread", spread), ("margin", margin)):
+            if what == "spread" and number is None:
+                continue
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise UserError(
                     f"{path}: the claim {rest['name']!r} has {what}: {number!r} for {setting}, "
@@ -260,6 +276,8 @@ def parse_seeds(text: str) -> list[Seed]:
             f"--seeds {text!r} is not understood. Write 3, or 1-10, or 1,4,7, or 2:1-10 "
             "(label subset 2 with model seeds 1 to 10)."
         ) from None
+    if any(max(seed) > LARGEST_SEED for seed in seeds):
+        raise UserError(f"--seeds {text!r}: the largest seed is {LARGEST_SEED:,}.")
     return list(dict.fromkeys(seeds))
 
 

@@ -1,10 +1,10 @@
 """Where records lie: run directories while they train, `results/` once they count.
 
 `keep` copies a run's record into results/ together with its predictions, small enough for git:
-class probabilities in steps of 1/65,535, which decide every example as the originals do.
+class probabilities in steps of 1/65,535, whose largest is that of the original in every example.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,31 @@ import numpy as np
 
 from lit_gen.harness import record as records
 from lit_gen.harness import report, verdict
-from lit_gen.harness.record import Record, pack, unpack, write_atomically
+from lit_gen.harness.record import (
+    PREDICTIONS,
+    RECORD,
+    Record,
+    pack,
+    unpack,
+    write_atomically,
+)
 from lit_gen.harness.spec import Spec, UserError, catalogue, digest, find, shipped
 
-RECORD = "record.json"
-PREDICTIONS = "predictions.npz"
 STEPS = 65_535
 
 
-def runs(spec: Spec, root: Path) -> Iterator[tuple[Record, Path]]:
-    """Records in the run directories of a reproduction, each with its directory."""
+def runs(
+    spec: Spec, root: Path, say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Record, Path]]:
+    """Records in the run directories of a reproduction, each with its directory.
+
+    One that cannot be read is passed over, and said.
+    """
     for path in sorted((root / spec.name).glob(f"*/{RECORD}")):
-        yield records.read(path), path.parent
+        try:
+            yield records.read(path), path.parent
+        except UserError as error:
+            say(str(error))
 
 
 def results(spec: Spec) -> Path:
@@ -43,7 +56,7 @@ def predictions(record: Record, folder: Path | None) -> dict[str, np.ndarray] | 
         with np.load(folder / PREDICTIONS) as arrays:
             return dict(arrays)
     if packed := record.result.get("predictions"):
-        return {name: _unpacked(array) for name, array in packed.items()}
+        return _unpacked(packed)
     return None
 
 
@@ -76,51 +89,60 @@ def judge(
     return said
 
 
-def keep(spec: Spec, root: Path) -> list[Path]:
-    """Copies the records of runs into results/, with their predictions; not those of smoke runs.
+def keep(spec: Spec, root: Path, say: Callable[[str], None] = print) -> list[Path]:
+    """Copies the records of runs into results/, with their predictions.
 
-    Raises:
-        UserError: the packed predictions would decide an example differently.
+    Left out are smoke runs and runs that have not finished an epoch and may yet. A finished record
+    is not replaced by one of a run that is not finished.
     """
     written = []
-    for record, folder in runs(spec, root):
-        if record.smoke or not record.epochs:
+    for record, folder in runs(spec, root, say):
+        going = record.status in ("running", "stopped")
+        if record.smoke or (going and not record.epochs):
             continue
-        arrays = predictions(record, folder)
-        if arrays:
-            packed = {name: _packed(name, array) for name, array in arrays.items()}
-            record = replace(record, result=record.result | {"predictions": packed})
         path = results(spec) / f"{record.name}.json"
+        better = path.is_file() and records.read(path).status == "finished"
+        if better and record.status != "finished":
+            say(f"{path} is of a finished run and stays; {folder} is {record.status}.")
+            continue
+        if arrays := predictions(record, folder):
+            packed = {name: _packed(array) for name, array in _compact(arrays).items()}
+            record = replace(record, result=record.result | {"predictions": packed})
         records.write(path, record)
         written.append(path)
     return written
 
 
-def _packed(name: str, array: np.ndarray) -> dict[str, Any]:
-    if name == "logits":
-        exponentials = np.exp(array - array.max(1, keepdims=True).astype(np.float64))
-        p = exponentials / exponentials.sum(1, keepdims=True)
-        small = (p * STEPS).round().astype("<u2")
-        if (small.argmax(1) != array.argmax(1)).any():
-            raise UserError(
-                "Class probabilities lie too close together to be packed in steps of 1/65,535. "
-                "Please report this run; its predictions.npz holds them in full."
-            )
-    elif np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() < 256:
-        small = array.astype("u1")
-    else:
-        small = array
-    kind = "probabilities" if name == "logits" else "values"
-    return {"kind": kind, "dtype": small.dtype.str, "shape": list(small.shape)} | {
-        "data": pack(small.tobytes())
+def _compact(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Class probabilities instead of logits, in steps of 1/65,535, and small integers as bytes."""
+    small = {}
+    for name, array in arrays.items():
+        if name == "logits":
+            odds = np.exp(array - array.max(1, keepdims=True).astype(np.float64))
+            p = (odds / odds.sum(1, keepdims=True) * STEPS).round().astype("<u2")
+            best = array.argmax(1)
+            for row in np.flatnonzero(p.argmax(1) != best):  # a tie after rounding
+                p[row, best[row]] = p[row].max() + 1
+            small["probabilities"] = p
+        elif np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() < 256:
+            small[name] = array.astype("u1")
+        else:
+            small[name] = array
+    return small
+
+
+def _packed(array: np.ndarray) -> dict[str, Any]:
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": pack(array.tobytes())}
+
+
+def _unpacked(packed: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+    arrays = {
+        name: np.frombuffer(unpack(a["data"]), a["dtype"]).reshape(a["shape"])
+        for name, a in packed.items()
     }
-
-
-def _unpacked(array: dict[str, Any]) -> np.ndarray:
-    values = np.frombuffer(unpack(array["data"]), array["dtype"]).reshape(array["shape"])
-    if array["kind"] == "probabilities":  # back to logits, up to a constant per example
-        return np.log(np.maximum(values, 0.25) / STEPS)
-    return values
+    if "probabilities" in arrays:
+        arrays["probabilities"] = arrays["probabilities"] / STEPS
+    return arrays
 
 
 def specs(names: Iterable[str]) -> list[Spec]:
@@ -157,10 +179,10 @@ def complaints(spec: Spec) -> list[str]:
         given = digest(record.config | {"seed": record.seed})
         if given != record.spec_hash:
             found.append(f"{where}: the configuration's hash is {given[:8]}, not as recorded.")
-        arrays = predictions(record, None)
+        arrays = predictions(record, None) or {}
         errors = record.result.get("metrics", {}).get("test/errors")
-        if arrays and errors is not None:
-            counted = int((arrays["logits"].argmax(1) != arrays["target"]).sum())
+        if errors is not None and {"probabilities", "target"} <= arrays.keys():
+            counted = int((arrays["probabilities"].argmax(1) != arrays["target"]).sum())
             if counted != errors:
                 found.append(f"{where}: its predictions make {counted} errors; it says {errors}.")
     return found

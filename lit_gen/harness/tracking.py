@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lit_gen.harness import record as records
 from lit_gen.harness.record import Record, dumps
 from lit_gen.harness.spec import UserError, digest, flatten
 
@@ -279,7 +280,7 @@ def _tags(record: Record, segments: list[dict]) -> tuple[dict, dict]:
     """What a run shares with its cell, and what is its own."""
     class_path = record.config.get("model", {}).get("class_path", "")
     paper = class_path.rpartition(".")[0].rpartition(".")[2]
-    commits = [f"{s['commit']}{'+dirty' * bool(s['dirty'])}" for s in segments if s.get("commit")]
+    commits = [f"{s.get('commit') or 'unknown'}{'+dirty' * bool(s['dirty'])}" for s in segments]
     devices = [segment["device"] for segment in segments if "device" in segment]
     return {"paper": paper, "setting": record.setting, "protocol": record.protocol}, {
         "seed": record.key,
@@ -315,13 +316,12 @@ def _judged(verdict: Any) -> dict[tuple[str, int], float]:
 
 def _artifacts(record: Record, folder: Path, checkpoints: bool) -> dict[str, bytes | Path]:
     files: dict[str, bytes | Path] = {
-        "record.json": (
-            dumps(asdict(record)) + "\n"
-        ).encode(),  # not the file: training may replace it
+        # not the file: training may replace it
+        records.RECORD: (dumps(asdict(record)) + "\n").encode(),
         "config.yaml": yaml.safe_dump(record.config, sort_keys=False).encode(),
     }
     if record.status == "finished":
-        names = ["samples.png", "predictions.npz", *["checkpoint.ckpt"] * checkpoints]
+        names = [records.SAMPLES, records.PREDICTIONS, *[records.CHECKPOINT] * checkpoints]
         files |= {name: folder / name for name in names if (folder / name).is_file()}
     return files
 
@@ -335,6 +335,8 @@ class Tracker:
         retry: seconds between two tries after a failure.
         checkpoints: whether finished runs' checkpoints go along.
     """
+
+    wanted = True
 
     def __init__(
         self,
@@ -370,7 +372,8 @@ class Tracker:
         if self.thread is not None:
             self.thread.join(timeout)
             if self.thread.is_alive():
-                self._complain(f"MLflow at {public(self.uri)} has not taken everything yet")
+                what = f"MLflow at {public(self.uri)} has not taken everything yet"
+                self._complain(what, "")
         return not self.waiting
 
     def _work(self) -> None:
@@ -399,12 +402,12 @@ class Tracker:
                     if latest is not job:
                         self.waiting[key] = latest  # behind the other records
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, comfort: str = "the run goes on, and ") -> None:
         with self.changed:
             first, self.said = not self.said, True
         if first:
             what = reason.splitlines()[0].rstrip(".")
-            self.say(f"{what}; the run goes on, and `reproduce sync` uploads it later.")
+            self.say(f"{what}; {comfort}`reproduce sync` uploads it later.")
 
 
 def sync(

@@ -216,8 +216,8 @@ def judge(
     Args:
         records: any; those of another setting and smoke runs are passed over.
         protocol: only the records of this one.
-        predictions: gives a run's "logits" (N, K) and "target" (N,), or None if it kept none;
-            needed by ensembles.
+        predictions: gives a run's "logits" or "probabilities" (N, K) and "target" (N,), or None
+            if it kept none; needed by ensembles.
 
     Raises:
         UserError: the records mix protocols or configurations (see `judge_all`), or lack the
@@ -482,7 +482,7 @@ def _ensembles(
         kept = [p for r in members if enough and (p := predictions(r)) is not None]
         if enough and len(kept) >= claim.members:
             values[str(subset)], other = ensemble_errors(kept[: claim.members])
-            by_logits.append(other)
+            by_logits += [] if other is None else [other]
             continue
         words = f"{len(members)} of {claim.members} members of label subset {subset} finished"
         if enough:
@@ -497,14 +497,16 @@ def _ensembles(
     return units, values, alternatives, details, "".join(f"{words}; " for words in lacking)
 
 
-def ensemble_errors(members: Sequence[dict[str, np.ndarray]]) -> tuple[float, float]:
+def ensemble_errors(members: Sequence[dict[str, np.ndarray]]) -> tuple[float, float | None]:
     """Errors of argmax_k sum_m p_m(k | x), and of argmax_k sum_m logit_m(k | x).
 
     The first averages probabilities, p_m = softmax(logits_m); the second is their normalised
-    geometric mean. They differ where a confident member is wrong. nan if a logit is not finite.
+    geometric mean, None where a member kept no logits. They differ where a confident member is
+    wrong. nan if a number is not finite.
 
     Args:
-        members: each with "logits" (N, K) and "target" (N,), the same examples in the same order.
+        members: each with "target" (N,) and "logits" or "probabilities" (N, K), the same examples
+            in the same order.
 
     Raises:
         UserError: the members saw different examples.
@@ -515,13 +517,24 @@ def ensemble_errors(members: Sequence[dict[str, np.ndarray]]) -> tuple[float, fl
             "The members of an ensemble kept predictions of different examples. Were they run with "
             "the same test set, in the same order? Move the odd ones away."
         )
-    logits = np.stack([np.asarray(m["logits"], dtype=np.float64) for m in members])  # (M, N, K)
-    if not np.isfinite(logits).all():
-        return math.nan, math.nan
-    odds = np.exp(logits - logits.max(-1, keepdims=True))
-    probability = (odds / odds.sum(-1, keepdims=True)).mean(0)
-    by_probability, by_logit = probability.argmax(-1), logits.mean(0).argmax(-1)
-    return float((by_probability != target).sum()), float((by_logit != target).sum())
+
+    def errors(scores: Sequence[np.ndarray]) -> float:
+        total = np.sum(scores, axis=0, dtype=np.float64)  # (N, K)
+        return float((total.argmax(-1) != target).sum()) if np.isfinite(total).all() else math.nan
+
+    by_probability = errors([m.get("probabilities", _softmax(m.get("logits"))) for m in members])
+    if any("logits" not in m for m in members):
+        return by_probability, None
+    return by_probability, errors([m["logits"] for m in members])
+
+
+def _softmax(logits: np.ndarray | None) -> np.ndarray | None:
+    if logits is None:
+        return None
+    logits = np.asarray(logits, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        odds = np.exp(logits - logits.max(-1, keepdims=True))
+        return odds / odds.sum(-1, keepdims=True)
 
 
 # --- runs that are not finished
@@ -616,6 +629,7 @@ def _references(
         and r.key != record.key
         and r.epochs >= epoch
         and alike(r) == alike(record)
+        and r.provenance.get("data") == record.provenance.get("data")
         and math.isfinite(r.curve()[epoch - 1].get(claim.metric, math.nan))
     ]
     by_seed: dict[Seed, Record] = {}

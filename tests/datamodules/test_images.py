@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_gen.datamodules.files import DataError
 from lit_gen.datamodules.images import (
     Batches,
     SemiSupervisedEpochs,
@@ -39,7 +40,7 @@ def test_balanced_subset_takes_the_first_of_each_class_along_the_permutation() -
 
 
 def test_too_many_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="one class has 1 examples"):
+    with pytest.raises(DataError, match="one class has 1 examples"):
         balanced_subset(np.array([0, 1, *range(10)]), np.arange(12), 2)
 
 
@@ -130,6 +131,18 @@ def test_validation_labels_are_never_trained_on(tiny: Path) -> None:
 
     assert len(data.val_x) == 300
     assert not shown & {tuple(x.tolist()) for x in data.val_x}
+
+
+def test_validation_can_be_left_out(tiny: Path) -> None:
+    data = made(labels=100, validation=0)
+
+    assert len(data.val_x) == 0
+    assert len(data.val_dataloader()[0]) == 0
+
+
+def test_a_batch_larger_than_the_data_is_refused(tiny: Path) -> None:
+    with pytest.raises(DataError, match="batch_size=100, but there are 50 training images"):
+        made(labels=20, limit=50)
 
 
 def test_pixels_are_in_the_unit_interval_and_flat(tiny: Path) -> None:

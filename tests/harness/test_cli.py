@@ -51,6 +51,7 @@ def test_a_budget_stops_cleanly_judges_and_says_how_to_go_on(reproduce, tmp_path
     assert "the budget of 4s is spent" in done.stdout
     assert "labels_100 single seed 1" in done.stdout
     assert f"To go on: reproduce {NAME} --seeds 1 --no-mlflow --device cpu\n" in done.stdout
+    assert "1 run not finished" in done.stdout
 
 
 def test_a_smoke_run_takes_all_steps_and_claims_nothing(reproduce, tmp_path: Path) -> None:
@@ -148,6 +149,63 @@ def test_completion_knows_names_and_flags(tmp_path: Path) -> None:
     assert NAME in complete("reproduce show i")
 
 
+MINE = """
+import torch
+import pytorch_lightning as pl
+
+
+class Line(pl.LightningModule):
+    def __init__(self, lr: float = 0.1):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(()))
+        self.lr = lr
+
+    def training_step(self, batch, index):
+        x, y = batch
+        return {"loss": (self.slope * x - y).square().mean(), "slope": self.slope}
+
+    def validation_step(self, batch, index):
+        self.log("test/slope_error", (self.slope - 2).abs())
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
+class Points(pl.LightningDataModule):
+    def train_dataloader(self):
+        x = torch.linspace(-1, 1, 32)
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, 2 * x), 8)
+
+    val_dataloader = test_dataloader = train_dataloader
+"""
+MINE_YAML = """
+# A slope of two
+claims: [{metric: test/slope_error, reported: [0.0, 0.1], margin: 0.1}]
+seeds: 1-3
+model: {class_path: mine.Line}
+data: {class_path: mine.Points}
+trainer: {max_epochs: 30}
+"""
+
+
+def test_a_paper_of_the_users_own(tmp_path: Path, tiny_mnist: dict[str, str]) -> None:
+    """By the installed script, which does not have the current folder among its modules."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.py").write_text(MINE)
+    (own / "slope.yaml").write_text(MINE_YAML)
+    script = Path(sys.executable).with_name("reproduce")
+    command = [str(script), "own/slope.yaml", "--no-mlflow", "--device", "cpu"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/own_slope/*/record.json"))) == 3
+    assert "all single" in done.stdout or "all test/slope_error" in done.stdout
+
+
 # --- mistakes: a sentence, exit status 2, no traceback
 
 
@@ -160,6 +218,15 @@ def test_completion_knows_names_and_flags(tmp_path: Path) -> None:
         (["mine.yaml"], "There is no file mine.yaml"),
         ([NAME, "--seed", "1"], "Did you mean --seeds?"),
         ([NAME, "--seeds", "one"], "Write 3, or 1-10"),
+        ([NAME, "--seeds", "4294967296"], "the largest seed is 4,294,967,295"),
+        ([NAME, "--data.seed", "7"], "use --seeds"),
+        ([NAME, "--trainer.max_epochs", "0"], "give 1 or more"),
+        ([NAME, "--trainer.gradient_clip_val", "1"], "cannot be trained like this"),
+        ([NAME, "--data.batch_size", "0"], "batch_size=0: use 1 or more"),
+        ([NAME, "--data.batch_size", "5000"], "there are 1200 training images"),
+        ([NAME, "--data.labels", "2000"], "Ask for fewer labels"),
+        ([NAME, "--model.lr", "nan"], "Give a finite number"),
+        (["--smoke", NAME, "--seed", "1"], "Did you mean --seeds?"),
         ([NAME, "--setting", "labels_10"], "Did you mean labels_100?"),
         ([NAME, "--protocol", "june"], "There are: release, paper_june8"),
         ([NAME, "--budget", "soon"], "Write 90s, 5m or 2h"),

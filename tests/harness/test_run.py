@@ -158,6 +158,18 @@ def test_a_run_that_diverges_stops_at_once_and_says_at_which_step(tiny: Path) ->
     assert execute(short(lr=1e30), tiny / "runs", "cpu").status == "diverged"
 
 
+def test_there_is_a_record_from_the_start(tiny: Path) -> None:
+    def look(*_: object) -> None:
+        (path,) = tiny.glob(f"runs/*/*/{RECORD}")
+        assert json.loads(path.read_text())["status"] == "running"
+        seen.append(path)
+
+    seen: list[Path] = []
+    execute(short(), tiny / "runs", "cpu", on_start=look)
+
+    assert seen
+
+
 def test_a_finished_run_is_not_trained_again(tiny: Path) -> None:
     first = execute(short(), tiny / "runs", "cpu")
     second = execute(short(), tiny / "runs", "cpu", on_step=lambda *_: pytest.fail("trained"))
@@ -197,6 +209,39 @@ def test_a_run_of_another_specification_is_refused(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"model.lr was 0.5, now 0.003"):
         execute(short(), tiny / "runs", "cpu")
     assert record.status == "stopped"
+
+
+def test_another_runs_checkpoint_is_refused(tiny: Path) -> None:
+    execute(short(), tiny / "runs", "cpu", stop=lambda: "enough")
+    (mine,) = tiny.glob(f"runs/*/*/{CHECKPOINT}")
+    theirs = mine.parent.with_name(mine.parent.name.replace("seed_1", "seed_2")) / CHECKPOINT
+    theirs.parent.mkdir()
+    theirs.write_bytes(mine.read_bytes())
+    second = short()
+    second = Run(second.spec, second.setting, second.protocol, Seed(2, 2), second.overrides)
+
+    with pytest.raises(UserError, match="of another specification or seed"):
+        execute(second, tiny / "runs", "cpu")
+
+
+def test_validating_every_other_epoch_leaves_gaps_and_goes_on_to_the_same_bits(
+    tiny: Path,
+) -> None:
+    every_other = short()
+    every_other.overrides["trainer"] |= {"check_val_every_n_epoch": 2, "max_epochs": 4}
+    asked = []
+
+    def stop() -> str | None:
+        asked.append(1)
+        return "enough" if len(asked) == 25 else None
+
+    whole = execute(every_other, tiny / "whole", "cpu")
+    execute(every_other, tiny / "runs", "cpu", stop=stop)
+    again = execute(every_other, tiny / "runs", "cpu")
+    errors = whole.result["curve"]["test/errors"]
+
+    assert [e is None for e in errors] == [True, False, True, False]
+    assert again.result == whole.result
 
 
 def test_going_on_with_other_data_is_refused(tiny: Path) -> None:
@@ -263,6 +308,7 @@ def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
     assert segment["device"] == "cpu"
     assert segment["peak_memory_mb"] < 2000
     assert segment["wall_s"] > 0
+    assert segment["steps"] == record.steps == 20
     assert record.config["model"]["init_args"]["lr"] == 0.003  # the default, resolved
     assert "data.limit = 200" in record.deviations
 
