@@ -1,11 +1,17 @@
 """Fixtures: a small data set in MNIST's file format, and runs of the real model on it."""
 
+import contextlib
 import gzip
 import hashlib
 import os
+import shutil
+import socket
 import struct
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +74,8 @@ def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
         *words: str, env: dict[str, str] | None = None, background: bool = False, **kwargs
     ) -> subprocess.CompletedProcess | subprocess.Popen:
         environment = os.environ | tiny_mnist | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
         environment |= env or {}
-        environment.pop("MLFLOW_TRACKING_URI", None) if "MLFLOW_TRACKING_URI" not in (
-            env or {}
-        ) else None
         command = [sys.executable, "-c", "from lit_gen.harness.cli import main; main()", *words]
         options = {"cwd": tmp_path, "env": environment, "text": True} | kwargs
         if background:
@@ -80,3 +84,45 @@ def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
         return subprocess.run(command, capture_output=True, timeout=240, **options)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making its tables takes seconds, copying it does not."""
+    pytest.importorskip("mlflow")
+    from lit_gen.harness import tracking
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    tracking.connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server on loopback."""
+    root = tmp_path_factory.mktemp("server")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    shutil.copy(tables, root / "mlflow.db")
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--workers", "1",
+        "--artifacts-destination", str(root / "artifacts"),
+    ]  # fmt: skip
+    log = open(root / "log", "w")  # noqa: SIM115
+    process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            assert process.poll() is None, (root / "log").read_text()
+            assert time.monotonic() < deadline, (root / "log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+        log.close()

@@ -347,7 +347,7 @@ def _run(options: argparse.Namespace) -> int:
         if unfinished := len(runs) - ended.count("finished") - diverged:
             again = shlex.join(["reproduce", *_without_budget(options.words)])
             console.print(f"{_runs(unfinished)} not finished. To go on: {again}", soft_wrap=True)
-        tracker.close(timeout=10)
+        tracker.close(timeout=10 if received else 60)
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     return int(any(r.status in ("crashed", "diverged") for r in records))

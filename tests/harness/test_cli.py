@@ -322,12 +322,20 @@ def test_budgets_that_are_none(text: str) -> None:
 # --- MLflow, end to end
 
 
-def test_a_run_is_in_mlflow_with_its_verdict(reproduce, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["sqlite", "server"])
+def test_a_run_is_in_mlflow_with_its_verdict(
+    where: str, reproduce, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     mlflow = pytest.importorskip("mlflow")
     words = [NAME, "--seeds", "1-2", *TINY, "--trainer.max_epochs", "2"]
+    uri, env = f"sqlite:///{tmp_path}/mlflow.db", {}
+    if where == "server":
+        uri = request.getfixturevalue("server")
+        env = {"MLFLOW_TRACKING_URI": uri}
 
-    done = reproduce(*words)
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    done = reproduce(*words, env=env)
+    reproduce("sync", env=env)  # a busy machine may not have taken everything when the run ended
+    client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name(NAME)
     runs = client.search_runs([experiment.experiment_id])
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]

@@ -1,6 +1,5 @@
 """Tracking: MLflow ends up as the record is, whichever way and however often it gets there."""
 
-import contextlib
 import copy
 import hashlib
 import itertools
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,57 +77,15 @@ def folder(tmp_path):
     return place
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    """An empty MLflow database: making its tables takes seconds, copying it does not."""
-    pytest.importorskip("mlflow")
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    tracking.connect(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def store(tables, tmp_path):
     shutil.copy(tables, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="module")
-def server(tables, tmp_path_factory):
-    root, port = tmp_path_factory.mktemp("server"), free_port()
-    shutil.copy(tables, root / "mlflow.db")
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--workers", "1",
-        "--artifacts-destination", str(root / "artifacts"),
-    ]  # fmt: skip
-    log = open(root / "log", "w")  # noqa: SIM115
-    process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            assert process.poll() is None, (root / "log").read_text()
-            assert time.monotonic() < deadline, (root / "log").read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
-        log.close()
-
-
 @pytest.fixture(params=["sqlite", "server"])
 def anywhere(request):
     return request.getfixturevalue("store" if request.param == "sqlite" else "server")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def runs(uri: str, reproduction: str = "paper_table") -> tuple[list, list]:
@@ -404,7 +360,7 @@ def test_a_resumed_run_goes_on_in_its_child(store, folder) -> None:
 def test_without_a_server_training_goes_on_and_sync_uploads_later(store, folder) -> None:
     pytest.importorskip("mlflow")
     said = []
-    uri = f"http://ada:secret@127.0.0.1:{free_port()}"
+    uri = "http://ada:secret@127.0.0.1:9"
     tracker = tracking.Tracker(uri, said.append, retry=0.05)
     began = time.monotonic()
     for epochs in range(4):
