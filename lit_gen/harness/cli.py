@@ -274,7 +274,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: give 1 or more.")
 
-    from lit_gen.harness import report, store
     from lit_gen.harness.progress import Display
     from lit_gen.harness.run import Run, execute
 
@@ -329,28 +328,37 @@ def _run(options: argparse.Namespace) -> int:
             )
             if stop():
                 break
-        if options.smoke:
-            console.print("A smoke run shows that all parts work; it says nothing about the claim.")
-        else:
-            ours = list(store.runs(spec, options.runs_dir, _warn))
-            verdicts = store.judge(spec, ours, [r.cell for r in records])
-            if console.is_terminal:
-                console.print(report.table(verdicts))
-                said = report.go_on(verdicts, options.name)
-            else:
-                said = report.lines(verdicts, options.name)
-            for line in said:
-                console.print(line, soft_wrap=True)
-        ended = [r.status for r in records]
-        if diverged := ended.count("diverged"):
-            console.print(f"{_runs(diverged)} diverged, and will again unless something changes.")
-        if unfinished := len(runs) - ended.count("finished") - diverged:
-            again = shlex.join(["reproduce", *_without_budget(options.words)])
-            console.print(f"{_runs(unfinished)} not finished. To go on: {again}", soft_wrap=True)
+        _conclude(console, spec, options, len(runs), records)
         tracker.close(timeout=10 if received else 60)
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     return int(any(r.status in ("crashed", "diverged") for r in records))
+
+
+def _conclude(
+    console: Any, spec: Spec, options: argparse.Namespace, runs: int, records: list[Record]
+) -> None:
+    """Says what the runs say about the claims, and how to go on."""
+    from lit_gen.harness import report, store
+
+    if options.smoke:
+        console.print("A smoke run shows that all parts work; it says nothing about the claim.")
+    else:
+        ours = list(store.runs(spec, options.runs_dir, _warn))
+        verdicts = store.judge(spec, ours, [r.cell for r in records])
+        if console.is_terminal:
+            console.print(report.table(verdicts))
+            said = report.go_on(verdicts, options.name)
+        else:
+            said = report.lines(verdicts, options.name)
+        for line in said:
+            console.print(line, soft_wrap=True)
+    ended = [r.status for r in records]
+    if diverged := ended.count("diverged"):
+        console.print(f"{_runs(diverged)} diverged, and will again unless something changes.")
+    if unfinished := runs - ended.count("finished") - diverged:
+        again = shlex.join(["reproduce", *_without_budget(options.words)])
+        console.print(f"{_runs(unfinished)} not finished. To go on: {again}", soft_wrap=True)
 
 
 def _choose(text: str | None, known: Iterable[str], what: str, default: str) -> list[str]:
