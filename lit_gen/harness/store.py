@@ -70,7 +70,7 @@ def judge(
         pairs: records, each with its run directory if it has one.
         cells: the cells to judge (`Record.cell`), in this order.
     """
-    everything = {r.name: r for r in [*kept(spec), *(record for record, _ in pairs)]}
+    references = [*kept(spec), *(record for record, _ in pairs)]
     folders = {record.name: folder for record, folder in pairs}
 
     def arrays(record: Record) -> dict[str, np.ndarray] | None:
@@ -85,7 +85,7 @@ def judge(
         for record in ours:
             if record.status in ("running", "stopped"):
                 first = {c.metric: c for c in reversed(claims)}  # each metric once
-                said += [verdict.progress(c, record, everything.values()) for c in first.values()]
+                said += [verdict.progress(c, record, references) for c in first.values()]
     return said
 
 

@@ -553,8 +553,8 @@ def progress(claim: Claim, record: Record, references: Iterable[Record]) -> Prog
     Nothing is extrapolated. A run on the better side of the interval is on track.
 
     Args:
-        references: any records; those that count are finished, of other seeds, and equal in all
-            but the precision of matrix products.
+        references: any records; those that count are finished, and equal in all but the seed and
+            the precision of matrix products.
     """
     rows = record.curve()
     common = {
@@ -606,6 +606,8 @@ def progress(claim: Claim, record: Record, references: Iterable[Record]) -> Prog
     precisions = {r.config.get("matmul_precision") for r in stored}
     if precisions != {record.config.get("matmul_precision")}:
         basis += f", run in {' and '.join(sorted(map(str, precisions)))} matmul precision"
+    if stored[0].provenance.get("data") != record.provenance.get("data"):
+        basis += ", on other data files"
     words = f"{now}, expected {number(low)} to {number(high)} ({basis})"
     return said("off track" if bad else "on track", words, low=low, high=high, n=n, **at)
 
@@ -613,7 +615,10 @@ def progress(claim: Claim, record: Record, references: Iterable[Record]) -> Prog
 def _references(
     claim: Claim, record: Record, records: Iterable[Record], epoch: int
 ) -> list[Record]:
-    """Stored runs to compare with at that epoch, one for each seed; of two precisions its own."""
+    """Stored runs to compare with at that epoch, one for each seed; of two precisions its own.
+
+    Runs on other data files count only where none saw the same ones.
+    """
 
     def alike(other: Record) -> tuple:
         return *group(other)[:3], digest(other.config | {"matmul_precision": None})
@@ -626,14 +631,15 @@ def _references(
         for r in records
         if r.status == "finished"
         and not r.smoke
-        and r.key != record.key
         and r.epochs >= epoch
         and alike(r) == alike(record)
-        and r.provenance.get("data") == record.provenance.get("data")
         and math.isfinite(r.curve()[epoch - 1].get(claim.metric, math.nan))
     ]
+    same_data = [r for r in usable if r.provenance.get("data") == record.provenance.get("data")]
     by_seed: dict[Seed, Record] = {}
-    for other in sorted(usable, key=lambda r: (precision_differs(r), r.key, _started(r))):
+    for other in sorted(
+        same_data or usable, key=lambda r: (precision_differs(r), r.key, _started(r))
+    ):
         by_seed.setdefault(other.key, other)
     return list(by_seed.values())
 

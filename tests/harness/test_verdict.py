@@ -393,10 +393,9 @@ def test_one_stored_run_gives_a_band_whose_source_is_said() -> None:
     assert progress(CLAIM, unfinished(9000), STORED[:1]).status == "off track"
 
 
-def test_only_finished_runs_of_other_seeds_and_the_same_configuration_are_references() -> None:
+def test_only_finished_runs_of_the_same_configuration_are_references() -> None:
     other = {"model": {"init_args": {"lr": 0.1}}, "matmul_precision": "highest"}
     unusable = [
-        run(9, curve=[1, 1, 1]),
         run(1, curve=[1, 1, 1], status="stopped"),
         run(1, curve=[1, 1, 1], smoke=True),
         run(1, curve=[1, 1, 1], config=other),
@@ -409,6 +408,24 @@ def test_only_finished_runs_of_other_seeds_and_the_same_configuration_are_refere
     medium = unfinished(805, config=STORED[0].config | {"matmul_precision": "medium"})
     assert progress(CLAIM, medium, STORED).status == "on track"
     assert "highest matmul precision" in progress(CLAIM, medium, STORED).sentence
+
+
+def test_a_stored_run_of_the_same_seed_is_a_reference_too() -> None:
+    """Somebody's first run is mostly seed 1, and so is the one that is stored."""
+    stored = run(unfinished(805).key, curve=STORED[0].result["curve"]["test/errors"])
+
+    assert progress(CLAIM, unfinished(805), [stored]).n == 1
+
+
+def test_runs_on_other_data_are_references_only_where_there_are_no_better_ones() -> None:
+    here = unfinished(805, provenance={"data": "a"})
+    others = [run(r.key, curve=r.result["curve"]["test/errors"], provenance={"data": "b"})
+              for r in STORED]  # fmt: skip
+    same = run(5, curve=STORED[0].result["curve"]["test/errors"], provenance={"data": "a"})
+
+    assert "on other data files" in progress(CLAIM, here, others).sentence
+    assert "on other data files" not in progress(CLAIM, here, [*others, same]).sentence
+    assert progress(CLAIM, here, [*others, same]).n == 1
 
 
 def test_nothing_is_said_before_the_first_epoch() -> None:
