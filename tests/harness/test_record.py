@@ -45,7 +45,7 @@ def test_runs_that_differ_have_names_that_differ() -> None:
         record(protocol="q").name,
     }
 
-    assert len(names) == 5  # a smoke run is told by its configuration, like any other override
+    assert len(names) == 6
 
 
 def test_a_crash_while_writing_leaves_the_old_record(
