@@ -299,6 +299,10 @@ def _run(options: argparse.Namespace) -> int:
             spent = deadline is not None and time.monotonic() > deadline
             return f"the budget of {options.budget} is spent" if spent else None
 
+        def on_start(record: Record, folder: Path) -> None:
+            display.start(record, folder)
+            tracker.push(record, folder)
+
         def on_step(record: Record, step: int, steps: int) -> None:
             received.patient = True
             display.step(record, step, steps)
@@ -314,7 +318,7 @@ def _run(options: argparse.Namespace) -> int:
 
         leave.callback(display.close)
         for run in runs:
-            callbacks = (display.start, on_step, on_epoch, on_end)
+            callbacks = (on_start, on_step, on_epoch, on_end)
             records.append(
                 execute(
                     run,
