@@ -95,11 +95,11 @@ class Display:
     def end(self, record: Record, folder: Path) -> None:
         """The run is over, one way or another, or was over before."""
         self.close()
-        before = "" if self.started else "before "
+        before = "" if self.started else " before"
         self.number += not self.started
         self.started = False
         what = {
-            "finished": f"{before}finished: {self._numbers(record)}",
+            "finished": f"finished{before}: {self._numbers(record)}",
             "stopped": f"stopped ({(record.error or {}).get('message')}) after "
             f"{record.epochs} of {record.max_epochs} epochs",
         }.get(record.status, f"{record.status}: {(record.error or {}).get('message')}")
