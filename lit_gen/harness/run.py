@@ -483,8 +483,8 @@ def execute(
         except Exception as error:  # a crashed run is a record too
             refused = isinstance(error, MisconfigurationException) and not record.steps
             if refused or getattr(error, "exit_status", None) == 2:  # the user's, or the data's
-                if not record.steps:
-                    (folder / RECORD).unlink(missing_ok=True)  # nothing has been run
+                if checkpoint is None and not record.steps:  # nothing has ever been run
+                    (folder / RECORD).unlink(missing_ok=True)
                 if not refused:
                     raise
                 text = " ".join(str(error).split())

@@ -118,8 +118,7 @@ def _compact(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     small = {}
     for name, array in arrays.items():
         if name == "logits":
-            odds = np.exp(array - array.max(1, keepdims=True).astype(np.float64))
-            p = (odds / odds.sum(1, keepdims=True) * STEPS).round().astype("<u2")
+            p = (verdict.softmax(array) * STEPS).round().astype("<u2")
             best = array.argmax(1)
             for row in np.flatnonzero(p.argmax(1) != best):  # a tie after rounding
                 p[row, best[row]] = p[row].max() + 1

@@ -522,13 +522,14 @@ def ensemble_errors(members: Sequence[dict[str, np.ndarray]]) -> tuple[float, fl
         total = np.sum(scores, axis=0, dtype=np.float64)  # (N, K)
         return float((total.argmax(-1) != target).sum()) if np.isfinite(total).all() else math.nan
 
-    by_probability = errors([m.get("probabilities", _softmax(m.get("logits"))) for m in members])
+    by_probability = errors([m.get("probabilities", softmax(m.get("logits"))) for m in members])
     if any("logits" not in m for m in members):
         return by_probability, None
     return by_probability, errors([m["logits"] for m in members])
 
 
-def _softmax(logits: np.ndarray | None) -> np.ndarray | None:
+def softmax(logits: np.ndarray | None) -> np.ndarray | None:
+    """Class probabilities (N, K) in float64; None of None."""
     if logits is None:
         return None
     logits = np.asarray(logits, dtype=np.float64)
