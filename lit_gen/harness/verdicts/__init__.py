@@ -1,0 +1,1 @@
+"""What records say: statistics, verdicts, learning curves, deviations."""

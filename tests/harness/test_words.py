@@ -1,0 +1,21 @@
+"""Numbers in words."""
+
+import pytest
+
+from lit_gen.harness.words import number, with_interval
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [(93.0, "93"), (6.5, "6.5"), (1024, "1,024"), (1677.3, "1,677"), (0.012344, "0.01234"),
+     (11.2371, "11.24"), (-86.4, "-86.4"), (0, "0"), (-0.0, "0"), (99.99999, "100"),
+     (1e-6, "1e-06"), (float("nan"), "nan"), (None, "-"), (100.0, "100")],
+)  # fmt: skip
+def test_numbers_are_written_for_people(x, text) -> None:
+    assert number(x) == text
+
+
+def test_an_interval_shows_the_digits_that_mean_something() -> None:
+    assert with_interval(93.6667, 79.69, 107.64) == "94 [80, 108]"
+    assert with_interval(3.14159, 3.12, 3.16) == "3.142 [3.120, 3.160]"
+    assert with_interval(93.0, None, None) == "93"
