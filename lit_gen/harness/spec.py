@@ -7,6 +7,8 @@ import copy
 import difflib
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +19,29 @@ import yaml
 PACKAGE = Path(__file__).resolve().parents[1]
 KEYS = {
     "paper", "claims", "seeds", "settings", "default_setting", "protocols", "model", "data",
-    "trainer", "matmul_precision", "deviations", "smoke",
+    "trainer", "matmul_precision", "deviations", "smoke", "metrics",
+    "gate",
 }  # fmt: skip
-CLAIM_KEYS = {
-    "name", "metric", "statistic", "select", "members", "runs", "spread_over", "better",
-    "reported", "margin",
-}  # fmt: skip
+JUDGED = (
+    "metric", "statistic", "select", "members", "runs", "spread_over", "raw", "better", "margin",
+    "reason", "where", "row", "evidence",
+)  # fmt: skip
+CLAIM_KEYS = ("name", "reported", *JUDGED)
+DEVIATION_KEYS = ("name", "what", "why", "ablation")
 
 KINDS = {
     "paper": dict, "claims": list, "settings": dict, "protocols": dict, "model": dict,
-    "data": dict, "trainer": dict, "deviations": list, "smoke": dict,
+    "data": dict, "trainer": dict, "deviations": list, "smoke": dict, "metrics": dict,
+    "gate": dict,
 }  # fmt: skip
 NAMES = {dict: "mapping", list: "list"}
 LARGEST_SEED = 2**32 - 1  # NumPy's
 CHOICES = {
     "better": ("lower", "higher"),
-    "statistic": ("mean", "ensemble"),
+    "statistic": ("mean", "median", "best", "ensemble"),
     "select": ("last", "best_on_val", "best_on_test"),
+    "spread_over": ("seeds", "label subsets", "policies", "splits", "episodes", "not stated"),
+    "evidence": ("text", "figure", "code", "secondary", "recalled"),
 }
 
 
@@ -55,7 +63,21 @@ class Seed(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """One number of one table; DESIGN's word list says what each field means."""
+    """One number of one table, and how it will be judged; fixed before the first run.
+
+    Attributes:
+        value, spread: as printed; no spread is None.
+        spread_over: what the printed ± is a standard deviation over: "seeds", "label subsets" and
+            "policies" are independent trainings; "splits" (of one sample set) and "episodes" (of
+            one policy) are parts of one evaluation and say nothing about another training.
+        runs: independent trainings behind the value; None if the paper does not say.
+        raw: the value of each of those trainings, where the authors gave them.
+        statistic: of the trainings: mean, median, best, or ensemble (of `members` models).
+        select: which epoch of a training: last, best_on_val, best_on_test.
+        margin: within this of the paper's value we call it equal; `reason` says why this much.
+        id, where, row: its entry in the catalogue of claims, and its place in the paper.
+        evidence: how the number was read: "text", "figure", "code", "secondary" or "recalled".
+    """
 
     name: str
     metric: str
@@ -69,10 +91,32 @@ class Claim:
     members: int = 1
     runs: int | None = None
     spread_over: str = "not stated"
+    raw: tuple[float, ...] = ()
+    reason: str = ""
+    id: str = ""
+    where: str = ""
+    row: str = ""
+    evidence: str = "text"
 
     @property
     def band(self) -> tuple[float, float]:
         return self.value - self.margin, self.value + self.margin
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A departure from the paper.
+
+    Attributes:
+        name: of the departure; "" if the file gives only a sentence.
+        what: the sentence that stands beside verdicts.
+        ablation: the setting or protocol that undoes it, so that its effect can be measured.
+    """
+
+    name: str
+    what: str
+    why: str = ""
+    ablation: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +133,19 @@ class Spec:
     default_setting: str
     protocols: dict[str, dict]
     config: dict[str, Any]
-    deviations: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()  # what the ledger says, in its words
+    ledger: tuple[Deviation, ...] = ()
     smoke: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)  # the class behind each, by class_path
+    gate: dict[str, Any] = field(default_factory=dict)  # seeds, and the changes of each protocol
 
     @property
     def default_protocol(self) -> str:
         return next(iter(self.protocols))
+
+    def departures(self, setting: str, protocol: str) -> tuple[str, ...]:
+        """The deviations of such a run: all but those that it undoes."""
+        return tuple(d.what for d in self.ledger if d.ablation not in (setting, protocol))
 
     def merged(
         self, setting: str, protocol: str, smoke: bool = False, overrides: dict | None = None
@@ -191,12 +242,20 @@ def load(path: Path, name: str) -> Spec:
     for key in ("model", "data"):
         if "class_path" not in raw[key]:
             raise UserError(f"{path}: {key} lacks a class_path, the class to build.")
+    for key in ("settings", "protocols"):
+        for one, changes in (raw.get(key) or {}).items():
+            if not isinstance(changes or {}, dict):
+                raise UserError(f"{path}: {key} has {one}: {changes!r}; write what it changes.")
     settings = raw.get("settings") or {"all": {}}
     protocols = {k: v or {} for k, v in (raw.get("protocols") or {"paper": {}}).items()}
     default = raw.get("default_setting", next(iter(settings)))
     if default not in settings:
         raise UserError(f"{path}: default_setting {default!r} is none of {', '.join(settings)}.")
-    claims = [c for entry in raw["claims"] for c in _claims(path, entry, settings)]
+    ledger = _ledger(path, raw.get("deviations") or [], {*settings, *protocols})
+    ablations = {deviation.ablation for deviation in ledger}
+    columns = {k: v or {} for k, v in settings.items() if k not in ablations}
+    claims = [c for entry in raw["claims"] for c in _claims(path, entry, settings, columns)]
+    _covered(path, claims, columns)
     config = {key: raw[key] for key in ("model", "data", "trainer")}
     config["matmul_precision"] = raw.get("matmul_precision", "highest")
     return Spec(
@@ -210,51 +269,207 @@ def load(path: Path, name: str) -> Spec:
         default_setting=default,
         protocols=protocols,
         config=config,
-        deviations=tuple(raw.get("deviations") or ()),
+        deviations=tuple(deviation.what for deviation in ledger),
+        ledger=ledger,
         smoke=raw.get("smoke") or {},
+        metrics=raw.get("metrics") or {},
+        gate=_gate(path, raw.get("gate") or {}, protocols),
     )
 
 
-def _claims(path: Path, entry: dict, settings: dict) -> list[Claim]:
+def _gate(path: Path, gate: dict, protocols: dict) -> dict[str, Any]:
+    if not gate:
+        return {}
+    if gate.keys() != {"seeds", "protocols"} or not isinstance(gate["protocols"], dict):
+        raise UserError(f"{path}: gate is {gate!r}; it has seeds, and changes by protocol.")
+    parse_seeds(str(gate["seeds"]))
+    for protocol in gate["protocols"]:
+        if protocol not in protocols:
+            hint = nearest(protocol, protocols)
+            raise UserError(f"{path}: gate names the unknown protocol {protocol!r}.{hint}")
+    return gate
+
+
+def _ledger(path: Path, entries: list, known: set[str]) -> tuple[Deviation, ...]:
+    """Each a sentence, or a mapping of DEVIATION_KEYS."""
+    ledger: list[Deviation] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            ledger.append(Deviation("", entry))
+            continue
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}: the deviation {entry!r} is neither a sentence nor a mapping.")
+        said = f"{path}: the deviation {entry.get('name', '?')!r}"
+        for key, value in entry.items():
+            if key not in DEVIATION_KEYS:
+                hint = nearest(str(key), DEVIATION_KEYS)
+                raise UserError(f"{said} has the unknown key {key!r}.{hint}")
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{said} has {key}: {value!r}, which is no text.")
+        for key in ("name", "what", "why"):
+            if key not in entry:
+                raise UserError(f"{said} lacks {key!r}. A departure has a name, what and why.")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", entry["name"]):
+            raise UserError(f"{said}: write its name in small letters and _, as in pixel_scale.")
+        if entry["name"] in {deviation.name for deviation in ledger}:
+            raise UserError(f"{said} is there twice. Give each departure a name of its own.")
+        if (ablation := entry.get("ablation")) and ablation not in known:
+            hint = nearest(ablation, known)
+            raise UserError(f"{said} has no setting or protocol {ablation!r} to undo it.{hint}")
+        ledger.append(Deviation(**entry))
+    return tuple(ledger)
+
+
+def _covered(path: Path, claims: list[Claim], columns: Iterable[str]) -> None:
+    """Each column of the table has claims, and each of them a name of its own."""
+    if missing := [name for name in columns if name not in {c.setting for c in claims}]:
+        raise UserError(
+            f"{path}: no claim is about {', '.join(missing)}, so nothing can be said of its runs. "
+            "Add a claim, or name the setting as the ablation of a deviation."
+        )
+    named = [(c.setting, c.name) for c in claims]
+    for setting, name in named:
+        if named.count((setting, name)) > 1:
+            raise UserError(f"{path}: two claims about {setting} are called {name!r}; rename one.")
+
+
+def _claims(path: Path, entry: dict, settings: dict, columns: dict[str, dict]) -> list[Claim]:
+    """One claim for each setting that `reported` names; if it names none, for each column."""
     if not isinstance(entry, dict):
         raise UserError(f"{path}: the claim {entry!r} is no mapping of {', '.join(CLAIM_KEYS)}.")
     for key in entry:
         if key not in CLAIM_KEYS:
-            hint = nearest(key, CLAIM_KEYS)
+            hint = nearest(str(key), CLAIM_KEYS)
             raise UserError(f"{path}: a claim has the unknown key {key!r}.{hint}")
-    for key in ("metric", "reported", "margin"):
-        if key not in entry:
-            raise UserError(
-                f"{path}: the claim {entry.get('name', '?')!r} lacks {key!r}; without it no "
-                "verdict can be given. Add it before the first run."
-            )
-    rest = {k: v for k, v in entry.items() if k not in ("reported", "margin")}
-    rest.setdefault("name", entry["metric"])
-    for key, allowed in CHOICES.items():
-        if rest.get(key, allowed[0]) not in allowed:
-            raise UserError(
-                f"{path}: the claim {rest['name']!r} has {key}: {rest[key]!r}. "
-                f"It is one of {', '.join(allowed)}."
-            )
-    reported = entry["reported"]
-    if not isinstance(reported, dict):
-        reported = dict.fromkeys(settings, reported)
+    reported = entry.get("reported")
+    said = f"{path}: the claim {entry.get('name') or entry.get('metric') or reported!r}"
+    if reported is None:
+        raise UserError(f"{said} lacks 'reported', the paper's number or its id in claims/.")
+    if isinstance(reported, str):
+        reported = {name: _filled(said, reported, name, columns[name]) for name in columns}
+    elif not isinstance(reported, dict):
+        reported = dict.fromkeys(columns, reported)
     claims = []
     for setting, number in reported.items():
         if setting not in settings:
-            raise UserError(f"{path}: the claim {rest['name']!r} names no setting: {setting!r}.")
-        value, spread = (*number, None)[:2] if isinstance(number, list) else (number, None)
-        margin = spread if entry["margin"] == "spread" else entry["margin"]
-        for what, number in (("reported", value), ("spread", spread), ("margin", margin)):
-            if what == "spread" and number is None:
-                continue
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise UserError(
-                    f"{path}: the claim {rest['name']!r} has {what}: {number!r} for {setting}, "
-                    "which is no number; without it no verdict can be given."
-                )
-        claims.append(Claim(setting=setting, value=value, spread=spread, margin=margin, **rest))
+            raise UserError(f"{said} names no setting: {setting!r}.{nearest(setting, settings)}")
+        if isinstance(number, str) and not _is_number(number):
+            claims.append(_catalogued(path, said, entry, setting, number))
+        else:
+            claims.append(_inline(said, entry, setting, number))
     return claims
+
+
+def _is_number(text: str) -> bool:
+    """Words such as 1e-3, which YAML takes for text, are faulty numbers and no ids."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _filled(said: str, pattern: str, setting: str, changes: dict) -> str:
+    """'mnist.{labels}.single' -> 'mnist.20.single', where the setting has labels: 20."""
+    known = {"setting": setting} | {k.rpartition(".")[2]: v for k, v in flatten(changes)}
+
+    def value(match: re.Match) -> str:
+        if match[1] not in known:
+            raise UserError(
+                f"{said} has reported: {pattern!r}, but {setting} sets no {match[1]!r} "
+                f"(it has {', '.join(known)}). Write an id for each setting instead."
+            )
+        return str(known[match[1]])
+
+    return re.sub(r"\{(\w+)\}", value, pattern)
+
+
+def _catalogued(path: Path, said: str, entry: dict, setting: str, id: str) -> Claim:
+    from lit_gen.harness import claims  # which needs this module
+
+    paper, _, id = id.rpartition("/")
+    claim = claims.find(paper or path.parent.name, id, path).claim(setting, entry.get("name"))
+    for key in JUDGED:
+        ours, theirs = entry.get(key), getattr(claim, key)
+        if key in entry and (tuple(ours) if isinstance(ours, list) else ours) != theirs:
+            raise UserError(
+                f"{said} has {key}: {ours!r}, but the catalogue has {theirs!r} for {id}. "
+                "Take it out here, or give numbers of your own instead of the id."
+            )
+    return claim
+
+
+def _inline(said: str, entry: dict, setting: str, number: Any) -> Claim:
+    for key in ("metric", "margin"):
+        if key not in entry:
+            raise UserError(
+                f"{said} lacks {key!r}; without it no verdict can be given. Add it before the "
+                "first run."
+            )
+    if isinstance(number, list) and len(number) not in (1, 2):
+        raise UserError(f"{said} has reported: {number!r} for {setting}; write [value, spread].")
+    value, spread = (*number, None)[:2] if isinstance(number, list) else (number, None)
+    fields = {k: v for k, v in entry.items() if k != "reported"}
+    fields = checked(f"{said} ({setting})", fields | {"value": value, "spread": spread})
+    return Claim(**{"name": entry["metric"]} | fields, setting=setting)
+
+
+def checked(said: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a claim, with `margin` a number and `raw` a tuple.
+
+    Raises:
+        UserError: one of them is not what it must be; the message starts with `said`.
+    """
+
+    def wrong(what: str, must: str) -> UserError:
+        return UserError(
+            f"{said} has {what}: {fields[what]!r}; {must}. Without it no verdict can be given."
+        )
+
+    fields = dict(fields)
+    for key, allowed in CHOICES.items():
+        if key in fields and fields[key] not in allowed:
+            hint = nearest(str(fields[key]), allowed)
+            raise UserError(
+                f"{said} has {key}: {fields[key]!r}. It is one of {', '.join(allowed)}.{hint}"
+            )
+    for key in ("name", "metric", "reason", "where", "row"):
+        if key in fields and (not isinstance(fields[key], str) or not fields[key].strip()):
+            raise wrong(key, "it must be a text")
+    for key in ("runs", "members"):
+        if fields.get(key) is not None and not (_number(fields[key], whole=True) > 0):
+            raise wrong(key, "it must be a whole number above 0, or null if the paper is silent")
+    if fields.get("members", 1) is None:
+        raise wrong("members", "it must be a whole number above 0")
+    if not math.isfinite(_number(fields.get("value"))):
+        raise wrong("value", "it must be a finite number")
+    if fields.get("spread") is not None and not (0 <= _number(fields["spread"]) < math.inf):
+        raise wrong("spread", "it must be a finite number, 0 or more")
+    if "raw" in fields:
+        raw = fields["raw"]
+        if not isinstance(raw, list) or not all(math.isfinite(_number(x)) for x in raw):
+            raise wrong("raw", "it must be a list of finite numbers, one for each run")
+        if fields.get("runs") not in (None, len(raw)):
+            raise wrong("raw", f"these are {len(raw)} numbers, not {fields['runs']} runs")
+        fields["raw"] = tuple(raw)
+    if fields.get("margin") == "spread" and fields.get("spread"):
+        fields["margin"] = fields["spread"]
+    if fields.get("margin") == "raw" and len(fields.get("raw", ())) > 1:
+        mean = sum(fields["raw"]) / len(fields["raw"])
+        squares = sum((x - mean) ** 2 for x in fields["raw"])
+        fields["margin"] = math.sqrt(squares / (len(fields["raw"]) - 1))
+    if not (0 < _number(fields.get("margin")) < math.inf):
+        raise wrong(
+            "margin",
+            "it must be a finite number above 0, or `spread` or `raw` where the paper has one",
+        )
+    return fields
+
+
+def _number(x: Any, whole: bool = False) -> float:
+    """x, or nan if it is no number; True and False are none."""
+    kind = int if whole else int | float
+    return x if isinstance(x, kind) and not isinstance(x, bool) else math.nan
 
 
 def parse_seeds(text: str) -> list[Seed]:

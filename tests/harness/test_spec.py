@@ -96,10 +96,19 @@ def test_the_nearest_name_is_suggested() -> None:
         find("improved_gan_mnist_semisub")
 
 
+DEVIATION = {"name": "scale", "what": "Pixels reach 2.", "why": "They do."}
+
+
+def claim(**changes: object) -> dict[str, object]:
+    return {"metric": "m", "reported": 9, "margin": 1} | changes
+
+
 def broken(tmp_path: Path, **changes: object) -> Path:
     raw = yaml.safe_load(find(NAME).path.read_text()) | changes
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in raw.items() if v is not None}))
+    path = tmp_path / "improved_gan" / "mine.yaml"  # the folder names the paper of its claims
+    path.parent.mkdir()
+    kept = {k: v for k, v in raw.items() if v is not None}
+    path.write_text(yaml.safe_dump(kept, sort_keys=False))
     return path
 
 
@@ -118,9 +127,33 @@ def broken(tmp_path: Path, **changes: object) -> Path:
         ({"deviations": "one"}, "it must be a list"),
         ({"model": "mine"}, "it must be a mapping"),
         ({"model": {"init_args": {}}}, "model lacks a class_path"),
-        ({"claims": [{"metric": "m", "reported": 93, "margin": "spread"}]}, "margin"),
+        ({"claims": [{"metric": "m", "reported": 93, "margin": "spread"}]}, "margin: 'spread'"),
         ({"claims": [{"metric": "m", "reported": "many", "margin": 1}]}, "'many'"),
-        ({"claims": [{"metric": "m", "reported": 9, "margin": 1, "better": "up"}]}, "better"),
+        ({"claims": [{"metric": "m", "margin": 1}]}, "lacks 'reported'"),
+        ({"claims": [claim(better="up")]}, "better: 'up'. It is one of lower, higher"),
+        ({"claims": [claim(spread_over="seed")]}, "Did you mean seeds"),
+        ({"claims": [claim(evidence="guessed")]}, "evidence: 'guessed'"),
+        ({"claims": [claim(runs=0)]}, "runs: 0; it must be a whole number above 0"),
+        ({"claims": [claim(runs=2.5)]}, "runs: 2.5"),
+        ({"claims": [claim(members=None)]}, "members: None"),
+        ({"claims": [claim(margin=0)]}, "margin: 0; it must be a finite number above 0"),
+        ({"claims": [claim(margin=float("nan"))]}, "margin: nan"),
+        ({"claims": [claim(margin="raw")]}, "margin: 'raw'"),
+        ({"claims": [claim(reported=float("inf"))]}, "value: inf"),
+        ({"claims": [claim(reported=[9, -1])]}, "spread: -1"),
+        ({"claims": [claim(reported=[9, 1, 2])]}, "write .value, spread."),
+        ({"claims": [claim(reported="1e-3")]}, "value: '1e-3'; it must be a finite number"),
+        ({"claims": [claim(raw=[1, 2], runs=3)]}, "these are 2 numbers, not 3 runs"),
+        ({"claims": [claim(raw=[1, "x"])]}, "raw: .1, 'x'."),
+        ({"claims": [claim(), claim()]}, "called 'm'; rename one"),
+        ({"claims": [claim(reported={"labels_20": 1})]}, "no claim is about labels_50, labels_100"),
+        ({"settings": {"labels_20": 5}}, "settings has labels_20: 5"),
+        ({"deviations": [{"name": "a", "what": "b"}]}, "'a' lacks 'why'"),
+        ({"deviations": [DEVIATION | {"wy": "b"}]}, "unknown key 'wy'. Did you mean why"),
+        ({"deviations": [DEVIATION | {"name": "A b"}]}, "write its name in small letters"),
+        ({"deviations": [DEVIATION, DEVIATION]}, "is there twice"),
+        ({"deviations": [DEVIATION | {"ablation": "labels_1"}]}, "Did you mean labels_"),
+        ({"deviations": [7]}, "neither a sentence nor a mapping"),
     ],
 )
 def test_a_faulty_file_is_told_what_is_wrong(
@@ -128,6 +161,65 @@ def test_a_faulty_file_is_told_what_is_wrong(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load(broken(tmp_path, **changes), "mine")
+
+
+# --- claims by their id in the catalogue
+
+
+def test_an_id_brings_all_that_the_catalogue_fixes(tmp_path: Path) -> None:
+    claims = [{"name": "one", "reported": {"labels_20": "mnist_semisup.20.single"}}]
+    claims += [{"metric": "m", "margin": "raw", "raw": [1, 3], "reported": 2}]
+    one, *others = load(broken(tmp_path, claims=claims), "mine").claims
+
+    assert (one.metric, one.value, one.spread, one.margin) == ("test/errors", 1677, 452, 452)
+    assert (one.runs, one.spread_over, one.statistic) == (10, "label subsets", "mean")
+    assert (one.id, one.where) == ("mnist_semisup.20.single", "Table 1")
+    assert [c.setting for c in others] == list(find(NAME).settings)
+    assert others[0].margin == pytest.approx(2**0.5)
+
+
+def test_a_pattern_is_filled_from_what_the_setting_sets() -> None:
+    ids = {(c.setting, c.name): c.id for c in find(NAME).claims}
+
+    assert ids["labels_50", "single"] == "mnist_semisup.50.single"
+    assert ids["labels_200", "ensemble"] == "mnist_semisup.200.ensemble10"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"reported": "mnist_semisup.{labels}.singel"}, "Did you mean mnist_semisup.20.single"),
+        ({"reported": "mnist_semisup.{label}.single"}, "labels_20 sets no 'label'"),
+        ({"reported": "mnist_semisup.100.dgn"}, "is of another paper's method"),
+        ({"reported": "vime/walker2d_shaped.curve.vime_vs_trpo"}, "has no number"),
+        ({"reported": "vyme/x"}, "claims/vyme.yaml, which is not there. Did you mean vime"),
+        ({"reported": "mnist_semisup.20.single", "margin": 500}, "the catalogue has 452"),
+        ({"reported": "mnist_semisup.20.single", "runs": None}, "runs: None, but the catalogue"),
+    ],
+)
+def test_an_id_that_cannot_be_meant(tmp_path: Path, entry: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(broken(tmp_path, claims=[entry]), "mine")
+
+
+# --- the ledger of deviations
+
+
+def test_a_deviation_is_a_sentence_or_has_a_name_and_an_ablation(tmp_path: Path) -> None:
+    undone = DEVIATION | {"ablation": "undone"}
+    settings = {"labels_20": {}, "undone": {}}
+    path = broken(
+        tmp_path, claims=[claim()], settings=settings, default_setting="labels_20",
+        deviations=["Fewer epochs.", undone],
+    )  # fmt: skip
+    spec = load(path, "mine")
+
+    assert spec.deviations == ("Fewer epochs.", "Pixels reach 2.")
+    assert [d.name for d in spec.ledger] == ["", "scale"]
+    assert spec.ledger[1].ablation == "undone"
+    assert [c.setting for c in spec.claims] == ["labels_20"]  # an ablation is no column
+    assert spec.departures("labels_20", "paper") == spec.deviations
+    assert spec.departures("undone", "paper") == ("Fewer epochs.",)
 
 
 def test_yaml_that_is_none(tmp_path: Path) -> None:
@@ -150,5 +242,5 @@ def test_nothing_heavy_is_imported_by_list_and_show() -> None:
         "except SystemExit: pass\n"
         "assert not {'torch', 'mlflow', 'pytorch_lightning', 'jsonargparse'} & set(sys.modules)\n"
     )
-    for words in (["list"], ["show", NAME]):
+    for words in (["list"], ["show", NAME], ["claims", "--json"]):
         subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
