@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_gen.harness import schema
+from lit_gen.harness.schema import SCHEMA
+from lit_gen.harness.schema import STATUSES as STATUSES
 from lit_gen.harness.spec import Seed, UserError, digest
 
-SCHEMA = 1
 RECORD, CHECKPOINT = "record.json", "checkpoint.ckpt"  # the files of a run directory
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.png"
-STATUSES = ("running", "stopped", "finished", "crashed", "diverged")
+MOST_BYTES = 2**28  # of one packed array
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Record:
     epochs: int = 0  # finished
     max_epochs: int = 0
     steps: int = 0
-    result: dict[str, Any] = field(default_factory=dict)  # metrics, curve, predictions
+    result: dict[str, Any] = field(default_factory=dict)  # see lit_gen.harness.schema
     provenance: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -74,7 +76,12 @@ def write(path: Path, record: Record) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    write_atomically(path, (dumps(asdict(record)) + "\n").encode())
+    write_atomically(path, encoded(record))
+
+
+def encoded(record: Record) -> bytes:
+    """The content of a record's file."""
+    return (dumps(asdict(record)) + "\n").encode()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -112,32 +119,65 @@ def dumps(value: Any) -> str:
 
 
 def read(path: Path) -> Record:
-    """The record in that file.
+    """The record in that file, every field of the type that the rest of lit_gen relies on.
 
     Raises:
-        UserError: not a record, damaged, or of a newer version of lit_gen.
+        UserError: not a record, damaged, edited beyond use, or of another version of lit_gen.
     """
     try:
-        raw = json.loads(path.read_text())
-        schema = raw["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a readable record ({error}). Move it away.") from error
-    if schema > SCHEMA:
+        content = path.read_bytes()
+    except OSError as error:
         raise UserError(
-            f"{path} has schema {schema}; this lit_gen reads up to {SCHEMA}. Install a newer one."
-        )
+            f"{path} is not a readable record ({error.strerror}). Give a record's file."
+        ) from error
+    return parse(content, str(path))
+
+
+def parse(content: bytes, where: str) -> Record:
+    """The record in these bytes; `where` names them in messages.
+
+    Raises:
+        UserError: as `read`.
+    """
     try:
-        record = Record(**raw)
-    except TypeError as error:
-        raise UserError(f"{path} is not a complete record ({error}). Move it away.") from error
-    if record.status not in STATUSES:
-        raise UserError(f"{path} has the unknown status {record.status!r}. Move it away.")
-    return record
+        raw = json.loads(content.decode(), object_pairs_hook=_once)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where} is not a readable record (byte {error.start} is not UTF-8). Move it away."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not a readable record ({error}). Move it away.") from error
+    if complaint := schema.complaint(raw):
+        raise UserError(f"{where} {complaint}")
+    return Record(**raw)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no key stands twice: of two values nobody knows which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} stands twice")
+    return found
 
 
 def pack(content: bytes) -> str:
     return base64.b85encode(zlib.compress(content, 9)).decode()
 
 
-def unpack(text: str) -> bytes:
-    return zlib.decompress(base64.b85decode(text))
+def unpack(text: str, most: int = MOST_BYTES) -> bytes:
+    """Undoes `pack`.
+
+    Raises:
+        ValueError: the text is damaged, or holds more than `most` bytes.
+    """
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(base64.b85decode(text), most)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if stream.unconsumed_tail:
+        raise ValueError(f"it holds more than {most:,} bytes")
+    if not stream.eof:
+        raise ValueError("it breaks off")
+    return content

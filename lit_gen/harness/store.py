@@ -1,43 +1,50 @@
 """Where records lie: run directories while they train, `results/` once they count.
 
-`keep` copies a run's record into results/ together with its predictions, small enough for git:
-class probabilities in steps of 1/65,535, whose largest is that of the original in every example.
+`keep` copies a run's record into results/ together with its predictions. Whatever is judged, is
+judged here or through `certificate.judge_all`.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lit_gen.harness import record as records
-from lit_gen.harness import report, verdict
-from lit_gen.harness.record import (
-    PREDICTIONS,
-    RECORD,
-    Record,
-    pack,
-    unpack,
-    write_atomically,
-)
-from lit_gen.harness.spec import Spec, UserError, catalogue, digest, find, shipped
+from lit_gen.harness.predictions import load as predictions
+from lit_gen.harness.predictions import packed as pack_arrays
+from lit_gen.harness.record import PREDICTIONS as PREDICTIONS
+from lit_gen.harness.record import RECORD, Record, write_atomically
+from lit_gen.harness.reports import report
+from lit_gen.harness.spec import Spec, UserError, catalogue, find, shipped
+from lit_gen.harness.verdicts import certificate, curves, verdict
 
-STEPS = 65_535
+Arrays = dict[str, np.ndarray]
+
+
+@cache
+def warn(message: str) -> None:
+    """Says it on stderr, once."""
+    print(message, file=sys.stderr)
+
+
+def _read(root: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[Record, Path]]:
+    """Records below a folder. One that cannot be read is passed over, and said."""
+    for path in sorted(root.glob(pattern)):
+        try:
+            yield records.read(path), path
+        except UserError as error:
+            say(str(error))
 
 
 def runs(
     spec: Spec, root: Path, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[tuple[Record, Path]]:
-    """Records in the run directories of a reproduction, each with its directory.
-
-    One that cannot be read is passed over, and said.
-    """
-    for path in sorted((root / spec.name).glob(f"*/{RECORD}")):
-        try:
-            yield records.read(path), path.parent
-        except UserError as error:
-            say(str(error))
+    """Records in the run directories of a reproduction, each with its directory."""
+    for record, path in _read(root / spec.name, f"*/{RECORD}", say):
+        yield record, path.parent
 
 
 def results(spec: Spec) -> Path:
@@ -45,24 +52,15 @@ def results(spec: Spec) -> Path:
     return shipped("results") / spec.path.parent.name / spec.path.stem
 
 
-def kept(spec: Spec) -> list[Record]:
+def kept(spec: Spec, say: Callable[[str], None] = warn) -> list[Record]:
     """The records that count."""
-    return [records.read(path) for path in sorted(results(spec).glob("*.json"))]
-
-
-def predictions(record: Record, folder: Path | None) -> dict[str, np.ndarray] | None:
-    """What a run's metrics are computed from: from its directory, or as packed in its record."""
-    if folder and (folder / PREDICTIONS).is_file():
-        with np.load(folder / PREDICTIONS) as arrays:
-            return dict(arrays)
-    if packed := record.result.get("predictions"):
-        return _unpacked(packed)
-    return None
+    found = (record for record, _ in _read(results(spec), "*.json", say))
+    return [record for record in found if record.reproduction == spec.name]
 
 
 def judge(
     spec: Spec, pairs: list[tuple[Record, Path | None]], cells: Iterable[str]
-) -> list[verdict.Verdict | verdict.Progress]:
+) -> list[verdict.Verdict | curves.Progress]:
     """What these records say: each claim's verdict, and how each unfinished run does.
 
     Args:
@@ -76,16 +74,16 @@ def judge(
     def arrays(record: Record) -> dict[str, np.ndarray] | None:
         return predictions(record, folders[record.name])
 
-    said: list[verdict.Verdict | verdict.Progress] = []
+    said: list[verdict.Verdict | curves.Progress] = []
     for cell in dict.fromkeys(cells):
         ours = [record for record, _ in pairs if record.cell == cell]
         claims = [c for c in spec.claims if ours and c.setting == ours[0].setting]
         for claim in claims:
-            said += verdict.judge_all(claim, ours, predictions=arrays)
+            said += certificate.judge_all(spec, claim, ours, arrays)
         for record in ours:
             if record.status in ("running", "stopped"):
                 first = {c.metric: c for c in reversed(claims)}  # each metric once
-                said += [verdict.progress(c, record, references) for c in first.values()]
+                said += [curves.progress(c, record, references) for c in first.values()]
     return said
 
 
@@ -101,47 +99,25 @@ def keep(spec: Spec, root: Path, say: Callable[[str], None] = print) -> list[Pat
         if record.smoke or (going and not record.epochs):
             continue
         path = results(spec) / f"{record.name}.json"
-        better = path.is_file() and records.read(path).status == "finished"
-        if better and record.status != "finished":
-            say(f"{path} is of a finished run and stays; {folder} is {record.status}.")
+        try:
+            better = path.is_file() and records.read(path).status == "finished"
+            if better and record.status != "finished":
+                say(f"{path} is of a finished run and stays; {folder} is {record.status}.")
+                continue
+            records.write(path, packed(record, folder))
+        except UserError as error:
+            say(str(error))
             continue
-        if arrays := predictions(record, folder):
-            packed = {name: _packed(array) for name, array in _compact(arrays).items()}
-            record = replace(record, result=record.result | {"predictions": packed})
-        records.write(path, record)
         written.append(path)
     return written
 
 
-def _compact(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Class probabilities instead of logits, in steps of 1/65,535, and small integers as bytes."""
-    small = {}
-    for name, array in arrays.items():
-        if name == "logits":
-            p = (verdict.softmax(array) * STEPS).round().astype("<u2")
-            best = array.argmax(1)
-            for row in np.flatnonzero(p.argmax(1) != best):  # a tie after rounding
-                p[row, best[row]] = p[row].max() + 1
-            small["probabilities"] = p
-        elif np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() < 256:
-            small[name] = array.astype("u1")
-        else:
-            small[name] = array
-    return small
-
-
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": pack(array.tobytes())}
-
-
-def _unpacked(packed: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
-    arrays = {
-        name: np.frombuffer(unpack(a["data"]), a["dtype"]).reshape(a["shape"])
-        for name, a in packed.items()
-    }
-    if "probabilities" in arrays:
-        arrays["probabilities"] = arrays["probabilities"] / STEPS
-    return arrays
+def packed(record: Record, folder: Path | None) -> Record:
+    """The record of a run with the predictions in its directory inside."""
+    if arrays := predictions(record, folder):
+        kept_as = {"predictions": pack_arrays(arrays)}
+        return replace(record, result=record.result | kept_as)
+    return record
 
 
 def specs(names: Iterable[str]) -> list[Spec]:
@@ -171,17 +147,27 @@ def write_readme() -> Path:
 
 
 def complaints(spec: Spec) -> list[str]:
-    """What is wrong with the records that count: numbers that do not follow from what they kept."""
-    found = []
-    for record in kept(spec):
-        where = f"{results(spec) / record.name}.json"
-        given = digest(record.config | {"seed": record.seed})
-        if given != record.spec_hash:
-            found.append(f"{where}: the configuration's hash is {given[:8]}, not as recorded.")
-        arrays = predictions(record, None) or {}
-        errors = record.result.get("metrics", {}).get("test/errors")
-        if errors is not None and {"probabilities", "target"} <= arrays.keys():
-            counted = int((arrays["probabilities"].argmax(1) != arrays["target"]).sum())
-            if counted != errors:
-                found.append(f"{where}: its predictions make {counted} errors; it says {errors}.")
-    return found
+    """What is wrong with the records that count: what cannot be read, or does not follow."""
+    from lit_gen.harness import verify
+
+    found = [f"{spec.path}: {sentence}." for sentence in verify.anchors(spec)]
+    pairs = list(_read(results(spec), "*.json", found.append))
+    for record, path in pairs:
+        findings = verify.findings(spec, record, path)
+        found += [f"{path}: {f.sentence}." for f in findings if f.mark == verify.FAILED]
+    twins = verify.twins(record for record, _ in pairs)
+    return found + [f"{results(spec)}: {sentence}." for sentence in twins]
+
+
+def orphans() -> list[str]:
+    """Folders in results/ that no reproduction's records belong into."""
+    homes = {results(spec) for spec in specs([])}
+    folders = sorted({path.parent for path in shipped("results").glob("*/*/*.json")} - homes)
+    return [f"{folder} holds records, but there is no such reproduction." for folder in folders]
+
+
+def without_runs(spec: Spec) -> str:
+    """A sentence naming the settings that no record is of; '' if there is none."""
+    there = {record.setting for record in kept(spec)}
+    lacking = [setting for setting in spec.settings if setting not in there]
+    return f"{spec.name} has no runs of {', '.join(lacking)} yet." if lacking else ""

@@ -1,6 +1,7 @@
 """Records: what is written comes back, whole, or is refused with a sentence."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -69,34 +70,107 @@ def test_nan_is_never_written() -> None:
         dumps({"x": float("nan")})
 
 
+def in_result(**parts: object):
+    return lambda r: r["result"].update(parts)
+
+
+def in_segment(**parts: object):
+    started = {"started": "2026-11-22T09:17:02Z"}
+    return lambda r: r["provenance"].update(segments=[started | parts])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(schema=99), "schema 99; this lit_gen reads up to 1"),
-        (lambda r: r.pop("schema"), "not a readable record"),
-        (lambda r: r.pop("config"), "not a complete record"),
-        (lambda r: r.update(more=1), "not a complete record"),
-        (lambda r: r.update(status="fine"), "unknown status 'fine'"),
+        (lambda r: r.update(schema=99), "schema 99; this lit_gen reads up to 1. Install a newer"),
+        (lambda r: r.update(schema=0), "schema 0; this lit_gen reads from 1 on"),
+        (lambda r: r.update(schema="1"), "schema = '1'; it must be a whole number"),
+        (lambda r: r.pop("schema"), "has no 'schema'"),
+        (lambda r: r.pop("config"), "lacks config"),
+        (lambda r: [r.pop(name) for name in ("seed", "result")], "lacks seed, result"),
+        (lambda r: r.update(more=1), "unknown field 'more'"),
+        (lambda r: r.update(status="fine"), "status = 'fine'; it must be one of running"),
+        (lambda r: r.update(epochs="2"), "epochs = '2'; it must be a whole number"),
+        (lambda r: r.update(epochs=-2), "epochs = -2; it must be a whole number"),
+        (lambda r: r.update(epochs=10**9, result={}), "epochs = 1000000000"),
+        (lambda r: r.update(steps=10**400), "has a steps larger than any number"),
+        (lambda r: r.update(setting="../../x"), "a text without /"),
+        (lambda r: r.update(epochs=True), "epochs = True"),
+        (lambda r: r.update(epochs=2.0), "epochs = 2.0"),
+        (lambda r: r.update(max_epochs=1), "epochs = 2 of max_epochs = 1"),
+        (lambda r: r.update(seed=2), "seed = 2; it must be a mapping"),
+        (lambda r: r["seed"].pop("model"), "seed = {'data': 2}"),
+        (lambda r: r["seed"].update(model="7"), "it must be a mapping of data and model to whole"),
+        (lambda r: r.update(config=[]), r"config = \[\]; it must be a mapping"),
+        (lambda r: r.update(deviations="none"), "a list of texts"),
+        (lambda r: r.update(error={"type": "X"}), "a mapping with type and message"),
+        (lambda r: r.update(result=[1]), "result = .1.; it must be a mapping"),
+        (lambda r: r.update(status="finished"), "is finished, but has no result.metrics"),
+        (in_result(metrics={"test/errors": None}), "metrics.test/errors = None; it must be a num"),
+        (in_result(metrics={"test/errors": "91"}), "metrics.test/errors = '91'"),
+        (in_result(metrics={"test/errors": math.nan}), "metrics.test/errors = nan"),
+        (in_result(metrics=[91]), "result.metrics = .91.; it must be a mapping"),
+        (in_result(metric_ids={"test/errors": 1}), "metric_ids.test/errors = 1"),
+        (in_result(curve={"a": [1.0]}), "1 values in result.curve.a after 2 epochs"),
+        (in_result(curve={"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}), "3 values in result.curve.b"),
+        (in_result(curve={"a": [1.0, math.inf]}), r"result.curve.a\[1\] = inf"),
+        (in_result(curve={"a": [1.0, "x"]}), "result.curve.a that is not a list of numbers"),
+        (in_result(predictions={"target": {"dtype": "u1"}}), "without dtype, shape and data"),
+        (in_result(rescored={}), "result.rescored = {}; it must be a list"),
+        (in_segment(wall_s="1 h"), r"segments\[0\].wall_s = '1 h'; it must be a number"),
+        (in_segment(started="today"), r"segments\[0\].started = 'today'; it must be a time"),
+        (lambda r: r["provenance"].update(segments=[{}]), "without 'started'"),
+        (in_segment(commit=7), r"segments\[0\].commit = 7"),
+        (lambda r: r["provenance"].update(segments={}), "segments = {}; it must be a list"),
+        (lambda r: r["provenance"].update(plan={"first": 2}), "provenance.plan = "),
+        (lambda r: r["provenance"].update(data=5), "provenance.data = 5"),
     ],
 )
-def test_what_is_no_record_is_refused(tmp_path: Path, change, message: str) -> None:
+def test_what_is_no_record_is_refused_in_a_sentence(tmp_path: Path, change, message: str) -> None:
     path = tmp_path / "a.json"
     write(path, record())
     raw = json.loads(path.read_text())
     change(raw)
-    path.write_text(json.dumps(raw))
+    path.write_text(json.dumps(raw))  # which writes nan and infinity as Python does
+
+    with pytest.raises(UserError, match=message) as refused:
+        read(path)
+
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable record"),
+        (b'{"reproduction": "r", "sett', "not a readable record"),
+        (b'{"reproduction": "\xff"}', "byte 18 is not UTF-8"),
+        (b"[1, 2]", "a list, not a mapping"),
+        (b"null", "a null, not a mapping"),
+        (b"[" * 100_000, "not a readable record"),
+        (b'{"seed": 1, "seed": 2}', "the key 'seed' stands twice"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
 
     with pytest.raises(UserError, match=message):
         read(path)
 
 
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write(path, record())
-    path.write_text(path.read_text()[:50])
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Is a directory"):
+        read(tmp_path)
 
-    with pytest.raises(UserError, match="not a readable record"):
-        read(path)
+
+@pytest.mark.parametrize("cut", [-1, 5])
+def test_packed_content_that_breaks_off_or_is_too_long_is_refused(cut: int) -> None:
+    text = pack(bytes(1000))
+
+    with pytest.raises(ValueError, match=r"breaks off|more than|incorrect|corrupt|overflow"):
+        unpack(text[: len(text) - 5] if cut == 5 else text, 2000 if cut == 5 else 999)
 
 
 def test_packing_is_undone_by_unpacking() -> None:

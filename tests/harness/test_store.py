@@ -9,53 +9,9 @@ import pytest
 from lit_gen.harness import record as records
 from lit_gen.harness import store
 from lit_gen.harness.cli import main
-from lit_gen.harness.record import Record
-from lit_gen.harness.spec import digest, find
+from lit_gen.harness.spec import find
 
 NAME = "improved_gan_mnist_semisup"
-CONFIG = {"model": {"init_args": {"lr": 0.003}}, "trainer": {"max_epochs": 2}}
-
-
-def run(root: Path, seed: int, errors: int, status: str = "finished", smoke: bool = False) -> Path:
-    """A run directory with that many errors of 500, like those that training leaves."""
-    rng = np.random.RandomState(seed)
-    target = rng.randint(0, 10, 500)
-    logits = rng.normal(size=(500, 10)).astype(np.float32)
-    logits[np.arange(500), target] = 9
-    logits[np.arange(errors), (target[:errors] + 1) % 10] = 11
-    done = status == "finished"
-    record = Record(
-        reproduction=NAME,
-        setting="labels_100",
-        protocol="release",
-        seed={"data": seed, "model": seed},
-        config=CONFIG,
-        spec_hash=digest(CONFIG | {"seed": {"data": seed, "model": seed}}),
-        deviations=[],
-        smoke=smoke,
-        status=status,
-        epochs=2,
-        max_epochs=2,
-        result={"curve": {"test/errors": [90.0, errors]}}
-        | ({"metrics": {"test/errors": float(errors)}} if done else {}),
-    )
-    folder = root / NAME / record.name
-    records.write(folder / store.RECORD, record)
-    if done:
-        np.savez_compressed(folder / store.PREDICTIONS, logits=logits, target=target)
-    return folder
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A results/ of this test's own."""
-    shipped = store.shipped
-
-    def elsewhere(folder: str) -> Path:
-        return tmp_path / "results" if folder == "results" else shipped(folder)
-
-    monkeypatch.setattr(store, "shipped", elsewhere)
-    return tmp_path / "results"
 
 
 def call(*words: str) -> int:
@@ -65,7 +21,7 @@ def call(*words: str) -> int:
 
 
 def test_kept_predictions_decide_every_example_as_the_originals(
-    tmp_path: Path, results: Path
+    run, tmp_path: Path, results: Path
 ) -> None:
     folder = run(tmp_path / "runs", 1, errors=7)
     original = store.predictions(records.read(folder / store.RECORD), folder)
@@ -76,14 +32,16 @@ def test_kept_predictions_decide_every_example_as_the_originals(
 
     assert (packed["target"] == original["target"]).all()
     assert np.abs(packed["probabilities"] - odds / odds.sum(1, keepdims=True)).max() < 1e-5
-    assert path.stat().st_size < 20_000
+    assert path.stat().st_size < 200_000
 
 
-def test_near_ties_are_packed_without_changing_a_decision(tmp_path: Path, results: Path) -> None:
+def test_near_ties_are_packed_without_changing_a_decision(
+    run, tmp_path: Path, results: Path
+) -> None:
     folder = run(tmp_path / "runs", 1, errors=7)
-    logits = np.zeros((500, 10), np.float32)
+    logits = np.zeros((10_000, 10), np.float32)
     logits[:, 5] = 1e-6
-    np.savez_compressed(folder / store.PREDICTIONS, logits=logits, target=np.zeros(500, int))
+    np.savez_compressed(folder / store.PREDICTIONS, logits=logits, target=np.zeros(10_000, int))
 
     (path,) = store.keep(find(NAME), tmp_path / "runs")
 
@@ -91,7 +49,7 @@ def test_near_ties_are_packed_without_changing_a_decision(tmp_path: Path, result
 
 
 def test_a_finished_record_is_not_replaced_by_an_unfinished_one(
-    tmp_path: Path, results: Path
+    run, tmp_path: Path, results: Path
 ) -> None:
     run(tmp_path / "one", 1, errors=7)
     run(tmp_path / "two", 1, errors=70, status="stopped")
@@ -105,7 +63,7 @@ def test_a_finished_record_is_not_replaced_by_an_unfinished_one(
     assert store.kept(find(NAME))[0].status == "finished"
 
 
-def test_a_run_that_diverged_at_once_counts(tmp_path: Path, results: Path) -> None:
+def test_a_run_that_diverged_at_once_counts(run, tmp_path: Path, results: Path) -> None:
     folder = run(tmp_path / "runs", 1, errors=7, status="diverged")
     raw = json.loads((folder / store.RECORD).read_text()) | {"epochs": 0, "result": {}}
     (folder / store.RECORD).write_text(json.dumps(raw))
@@ -115,7 +73,7 @@ def test_a_run_that_diverged_at_once_counts(tmp_path: Path, results: Path) -> No
     assert [r.status for r in store.kept(find(NAME))] == ["diverged"]
 
 
-def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_a_damaged_record_does_not_hide_the_others(run, tmp_path: Path) -> None:
     run(tmp_path / "runs", 1, errors=7)
     (run(tmp_path / "runs", 2, errors=7) / store.RECORD).write_text("{")
     said: list[str] = []
@@ -129,7 +87,7 @@ def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_unfinished_and_crashed_runs_are_kept_and_smoke_runs_are_not(
-    tmp_path: Path, results: Path
+    run, tmp_path: Path, results: Path
 ) -> None:
     run(tmp_path / "runs", 1, errors=7)
     run(tmp_path / "runs", 2, errors=60, status="stopped")
@@ -146,7 +104,7 @@ def test_unfinished_and_crashed_runs_are_kept_and_smoke_runs_are_not(
         assert part in text
 
 
-def test_check_passes_on_what_keep_wrote(tmp_path: Path, results: Path) -> None:
+def test_check_passes_on_what_keep_wrote(run, tmp_path: Path, results: Path) -> None:
     for seed in (1, 2, 3):
         run(tmp_path / "runs", seed, errors=90 + seed)
     call("keep", NAME, "--runs-dir", str(tmp_path / "runs"))
@@ -157,13 +115,13 @@ def test_check_passes_on_what_keep_wrote(tmp_path: Path, results: Path) -> None:
 @pytest.mark.parametrize(
     ("tamper", "complaint"),
     [
-        (lambda r: r["result"]["metrics"].update({"test/errors": 80.0}), "make 91 errors"),
+        (lambda r: r["result"]["metrics"].update({"test/errors": 80.0}), "its predictions give 91"),
         (lambda r: r["config"]["model"]["init_args"].update(lr=0.1), "configuration's hash"),
         (lambda r: r.update(status="diverged"), "not what the records give"),
     ],
 )
 def test_check_finds_what_was_changed_by_hand(
-    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture, tamper, complaint: str
+    run, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture, tamper, complaint: str
 ) -> None:
     run(tmp_path / "runs", 1, errors=91)
     call("keep", NAME, "--runs-dir", str(tmp_path / "runs"))
@@ -177,7 +135,7 @@ def test_check_finds_what_was_changed_by_hand(
 
 
 def test_check_finds_an_edited_page(
-    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture
+    run, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run(tmp_path / "runs", 1, errors=91)
     call("keep", NAME, "--runs-dir", str(tmp_path / "runs"))
@@ -192,7 +150,7 @@ def test_the_results_of_this_project_check(capsys: pytest.CaptureFixture) -> Non
     assert call("check") == 0, capsys.readouterr().err
 
 
-def test_packed_predictions_make_an_ensemble(tmp_path: Path, results: Path) -> None:
+def test_packed_predictions_make_an_ensemble(run, tmp_path: Path, results: Path) -> None:
     """Ten members of one label subset, judged from what results/ holds."""
     spec = find(NAME)
     for member in range(1, 11):
