@@ -90,7 +90,7 @@ def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: making its tables takes seconds, copying it does not."""
     pytest.importorskip("mlflow")
-    from lit_gen.harness import tracking
+    from lit_gen.harness.reports import tracking
 
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
     tracking.connect(f"sqlite:///{path}")

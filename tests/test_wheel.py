@@ -34,6 +34,7 @@ def test_what_is_inside(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
 
     assert "lit_gen/reproductions/improved_gan/mnist_semisup.yaml" in names
+    assert "lit_gen/claims/improved_gan.yaml" in names
     assert "lit_gen/data/manifest.yaml" in names
     assert "lit_gen/results/README.md" in names
     assert not [n for n in names if n.endswith((".ckpt", ".npz", ".gz", ".db")) or "tests/" in n]
@@ -66,5 +67,6 @@ def test_it_works_elsewhere(wheel: Path, tmp_path: Path, tiny_mnist: dict[str, s
     assert str(site) in run(str(python), "-c", "import lit_gen; print(lit_gen.__file__)")
     assert "improved_gan_mnist_semisup" in run(script, "list")
     assert "93 ± 6.5" in run(script, "show", "improved_gan_mnist_semisup")
+    assert "mnist_semisup.100.single" in run(script, "claims", "improved_gan")
     run(script, "improved_gan_mnist_semisup", "--smoke", "--seeds", "1")
     assert len(list(elsewhere.glob("runs/*/*/record.json"))) == 1

@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -28,20 +29,30 @@ from lit_gen.harness.spec import (
 )
 
 if TYPE_CHECKING:
-    from lit_gen.harness.verdict import Verdict
+    from lit_gen.harness.run import Run
+    from lit_gen.harness.verdicts.curves import Progress
+    from lit_gen.harness.verdicts.sequential import Plan
+    from lit_gen.harness.verdicts.verdict import Verdict
 
 COMMANDS = {
     "run": "train, measure and judge a reproduction; `reproduce NAME` is short for it",
     "list": "all reproductions",
     "show": "claims, settings, protocol and cost of a reproduction",
+    "claims": "every number that the papers report about their own methods, and where it stands",
     "data": "fetch or verify data sets",
+    "ui": "open MLflow on a reproduction's runs",
     "sync": "upload records to MLflow that are not there yet",
     "keep": "copy records of runs into results/ and write results/README.md anew",
+    "report": "write everything the records say as one HTML page that opens anywhere",
     "check": "re-judge all stored records; fails if what is written does not follow from them",
+    "rescore": "compute the metrics of finished runs again from what the runs kept",
+    "pack": "write records, predictions, claims and versions of a reproduction into one file",
+    "verify": "derive again what a record or a packed file claims; says what cannot be derived",
 }
 EXAMPLES = """\
 examples:
   reproduce list                                      what there is
+  reproduce claims dcgan                              what a paper claims, and where it stands
   reproduce improved_gan_mnist_semisup --budget 5m    start; stop after five minutes and judge
   reproduce improved_gan_mnist_semisup                go on from there, to the end
   reproduce improved_gan_mnist_semisup --seeds 1-3 --setting labels_20,labels_50
@@ -140,31 +151,90 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         help="stop cleanly after this time, such as 90s, 5m, 2h; the same command goes on",
     )
+    add(
+        "--until",
+        choices=["decided"],
+        help="run seeds one by one, at most those of --seeds, and stop when the verdict is settled",
+    )
     add("--smoke", action="store_true", help="the same run on little data, in seconds; no verdict")
-    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
-    add("--threads", type=int, help="CPU threads; results repeat to the bit at equal numbers")
     add(
         "--matmul-precision",
         choices=["highest", "high", "medium"],
         help="of float32 products, as torch names it: medium trades digits for speed",
     )
-    add("--data-dir", help="where data files are looked for first (also: LIT_GEN_DATA)")
+    _machine(run)
     add("--no-mlflow", action="store_true", help="keep records only; `reproduce sync` can follow")
     _runs_dir(run)
 
     command("list")
     show = command("show")
     show.add_argument("name", metavar="NAME").completer = lambda **_: list(catalogue())
+    claims = command("claims")
+    names = claims.add_argument("papers", metavar="PAPER", nargs="*", help="papers (default: all)")
+    names.completer = lambda **_: _papers()
+    claims.add_argument("--context", action="store_true", help="show the rows beside them, too")
+    claims.add_argument("--json", action="store_true", help="everything, for other programs")
     data = command("data")
     data.add_argument("action", choices=["fetch", "verify"])
     data.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
     data.add_argument("--data-dir", help="where the files are or shall be (also: LIT_GEN_DATA)")
+    ui = command("ui")
+    name = ui.add_argument("name", metavar="NAME", nargs="?", help="a reproduction (default: any)")
+    name.completer = lambda **_: list(catalogue())
+    ui.add_argument("--port", type=int, help="of the server to start (default: a free one)")
+    ui.add_argument("--no-open", action="store_true", help="print the address, open no browser")
     for name in ("sync", "keep"):
         sub = command(name)
         sub.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
         _runs_dir(sub)
-    command("check")
+    page = command("report")
+    page.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
+    page.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="default: report.html"
+    )
+    page.add_argument(
+        "--runs-dir",
+        type=Path,
+        help="show the runs in this folder, too (default: those in results/ alone, with samples "
+        "from LIT_GEN_RUNS or ./runs)",
+    )
+    check = command("check")
+    add = check.add_argument
+    add("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
+    add(
+        "--train",
+        metavar="TIME",
+        help="train short runs on real data, too, for about this time, such as 60s; fails if their "
+        "curves leave the band of the stored ones",
+    )
+    add(
+        "--remake",
+        action="store_true",
+        help="train the short runs of all seeds and store their curves in place of the old ones: "
+        "after a change that is meant to move numbers",
+    )
+    _machine(check)
+    rescore = command("rescore")
+    rescore.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
+    rescore.add_argument("--dry-run", action="store_true", help="write nothing")
+    _runs_dir(rescore)
+    pack = command("pack")
+    pack.add_argument("name", metavar="NAME").completer = lambda **_: list(catalogue())
+    pack.add_argument("-o", "--output", type=Path, help="default: NAME.zip")
+    _runs_dir(pack)
+    verify = command("verify")
+    verify.add_argument(
+        "paths", metavar="RECORD", nargs="+", type=Path,
+        help="a record's file, a run's directory, or a file that `reproduce pack` wrote",
+    )  # fmt: skip
     return parser
+
+
+def _machine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
+    add("--threads", type=int, help="CPU threads; results repeat to the bit at equal numbers")
+    add("--data-dir", help="where data files are looked for first (also: LIT_GEN_DATA)")
 
 
 def _runs_dir(parser: argparse.ArgumentParser) -> None:
@@ -238,7 +308,7 @@ def _value(text: str) -> Any:
     return value
 
 
-def parse_budget(text: str) -> float:
+def parse_budget(text: str, flag: str = "--budget") -> float:
     """'90', '90s', '5m', '1.5h' -> seconds.
 
     Raises:
@@ -246,7 +316,7 @@ def parse_budget(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
     if not match or not float(match[1]):
-        raise UserError(f"--budget {text!r} is not a time. Write 90s, 5m or 2h.")
+        raise UserError(f"{flag} {text!r} is not a time. Write 90s, 5m or 2h.")
     unit = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[match[2] or "s"]
     return float(match[1]) * unit
 
@@ -274,8 +344,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: give 1 or more.")
 
-    from lit_gen.harness.progress import Display
+    from lit_gen.harness import store
+    from lit_gen.harness.reports.progress import Display
     from lit_gen.harness.run import Run, execute
+    from lit_gen.harness.verdicts import curves
 
     console = _console()
     runs = [
@@ -286,6 +358,8 @@ def _run(options: argparse.Namespace) -> int:
     ]
     for run in {(r.setting, r.protocol): r for r in runs}.values():
         run.resolve()  # the user's mistakes come before anything is prepared
+    plan = _plan(options, spec, runs, console) if options.until else None
+    planned = len(runs)
     display = Display(console, len(runs), budget)
     tracker = _tracker(options, console)
     deadline = time.monotonic() + budget if budget else None
@@ -299,9 +373,24 @@ def _run(options: argparse.Namespace) -> int:
             spent = deadline is not None and time.monotonic() > deadline
             return f"the budget of {options.budget} is spent" if spent else None
 
+        stored: list[Record] = []  # as they were when the run began
+
+        def progress(record: Record) -> "list[Progress]":
+            """How a run under way does, for MLflow; a failure here ends no training."""
+            claims = {c.metric: c for c in reversed(spec.claims) if c.setting == record.setting}
+            with contextlib.suppress(Exception):
+                return [curves.progress(c, record, stored) for c in reversed(claims.values())]
+            return []
+
         def on_start(record: Record, folder: Path) -> None:
             display.start(record, folder)
-            tracker.push(record, folder)
+            if tracker.wanted:
+                said: list[Verdict | Progress] = []
+                with contextlib.suppress(Exception):  # it is only for show
+                    ours = [one for one, _ in store.runs(spec, options.runs_dir)]
+                    stored[:] = [*store.kept(spec), *ours]
+                    said = _said(spec, options.runs_dir, [record.cell])
+                tracker.push(record, folder, said)
 
         def on_step(record: Record, step: int, steps: int) -> None:
             received.patient = True
@@ -309,15 +398,19 @@ def _run(options: argparse.Namespace) -> int:
 
         def on_epoch(record: Record) -> None:
             display.epoch(record)
-            tracker.push(record, display.folder)
+            if tracker.wanted:
+                tracker.push(record, display.folder, progress(record))
 
         def on_end(record: Record, folder: Path) -> None:
             display.end(record, folder)
             if tracker.wanted:
-                tracker.push(record, folder, _verdicts(spec, options.runs_dir, [record.cell]))
+                tracker.push(record, folder, _said(spec, options.runs_dir, [record.cell]))
 
         leave.callback(display.close)
         for run in runs:
+            if plan and _decided(options, spec, runs, run, plan, console):
+                planned = len(records)
+                break
             callbacks = (on_start, on_step, on_epoch, on_end)
             records.append(
                 execute(
@@ -328,22 +421,80 @@ def _run(options: argparse.Namespace) -> int:
                     options.data_dir,
                     stop,
                     *callbacks,
+                    plan=plan and dataclasses.asdict(plan),
                 )
             )
             if stop():
                 break
-        _conclude(console, spec, options, len(runs), records)
+        _conclude(console, spec, options, planned, records)
         tracker.close(timeout=10 if received else 60)
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     return int(any(r.status in ("crashed", "diverged") for r in records))
 
 
+def _cell(options: argparse.Namespace, spec: Spec, run: "Run") -> list[tuple[Record, Path]]:
+    """The records of a run's cell so far."""
+    from lit_gen.harness import store
+    from lit_gen.harness.run import new_record
+
+    cell = new_record(run, run.resolve()[1].as_dict()).cell
+    return [(r, f) for r, f in store.runs(spec, options.runs_dir, _warn) if r.cell == cell]
+
+
+def _plan(options: argparse.Namespace, spec: Spec, runs: "list[Run]", console: Any) -> "Plan":
+    """Fixes how often the verdict may be looked at, and says what that may cost."""
+    from lit_gen.harness import store
+    from lit_gen.harness.verdicts import sequential
+
+    if len({(run.setting, run.protocol) for run in runs}) > 1 or options.smoke:
+        raise UserError(
+            "--until decided settles one cell of the table: give one --setting, one --protocol and "
+            "no --smoke."
+        )
+    records = [record for record, _ in _cell(options, spec, runs[0])]
+    seeds = [run.seed for run in runs]
+    claims = sequential.claims_of(spec.claims, runs[0].setting, seeds)
+    plan = sequential.Plan.of(records, seeds)
+    done = {r.key for r in records if r.status in ("finished", "diverged")}
+    alike = [r for r in [*records, *store.kept(spec)] if r.protocol == runs[0].protocol]
+    budget = parse_budget(options.budget) / 3600 if options.budget else None
+    left = sum(seed not in done for seed in seeds)
+    for line in plan.announce(claims, left, sequential.hours_of(alike), budget):
+        console.print(line, soft_wrap=True)
+    return plan
+
+
+def _decided(
+    options: argparse.Namespace,
+    spec: Spec,
+    runs: "list[Run]",
+    following: "Run",
+    plan: "Plan",
+    console: Any,
+) -> bool:
+    """One look, before a further run: whether every claim of the cell is settled."""
+    from lit_gen.harness import store
+    from lit_gen.harness.verdicts import sequential
+
+    pairs = [(plan.stamp(r), f) for r, f in _cell(options, spec, following)]
+    ended = {record.key for record, _ in pairs if record.status in ("finished", "diverged")}
+    if following.seed in ended or not pairs:
+        return False
+    claims = sequential.claims_of(spec.claims, following.setting, [run.seed for run in runs])
+    verdicts = sequential.of_claims(store.judge(spec, pairs, [pairs[0][0].cell]), claims)
+    for verdict in verdicts:
+        if verdict.n > 1:
+            console.print(f"look: {verdict.claim.name} {verdict.sentence}", soft_wrap=True)
+    return bool(verdicts) and all(v.status != "inconclusive" for v in verdicts)
+
+
 def _conclude(
     console: Any, spec: Spec, options: argparse.Namespace, runs: int, records: list[Record]
 ) -> None:
     """Says what the runs say about the claims, and how to go on."""
-    from lit_gen.harness import report, store
+    from lit_gen.harness import store
+    from lit_gen.harness.reports import report
 
     if options.smoke:
         console.print("A smoke run shows that all parts work; it says nothing about the claim.")
@@ -429,7 +580,7 @@ class _NoTracker:
 def _tracker(options: argparse.Namespace, console: Any) -> Any:
     if options.no_mlflow or options.smoke:
         return _NoTracker()
-    from lit_gen.harness.tracking import Tracker
+    from lit_gen.harness.reports.tracking import Tracker
 
     return Tracker(say=lambda text: console.print(text, soft_wrap=True))
 
@@ -452,10 +603,53 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from lit_gen.harness import report, store
+    from lit_gen.harness import store
+    from lit_gen.harness.reports import report
 
     spec = find(options.name)
     _console().print(report.show(spec, store.kept(spec)))
+    return 0
+
+
+def _papers() -> list[str]:
+    from lit_gen.harness import claims
+
+    return list(claims.papers())
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from lit_gen.harness import claims, store
+    from lit_gen.harness.verdicts.certificate import judge_all
+
+    chosen = [claims.read(name) for name in dict.fromkeys(options.papers or _papers())]
+    specs = [spec for spec in store.specs([]) if spec.path.parent.name in {p.name for p in chosen}]
+    stand: dict[claims.Paper, dict[claims.Entry, claims.Standing]] = {}
+    for paper in chosen:
+        ours = [spec for spec in specs if spec.path.parent.name == paper.name]
+        verdicts = [
+            verdict
+            for spec in ours
+            for records in [store.kept(spec)]
+            for claim in spec.claims
+            for verdict in judge_all(spec, claim, records, lambda r: store.predictions(r, None))
+        ]
+        stand[paper] = {e: claims.standing(e, ours, verdicts) for e in paper.claims}
+    if options.json:
+        print(claims.as_json(stand, options.context))
+        return 0
+    console = _console()
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
+    for paper in chosen:
+        for line in claims.listing(paper, stand[paper], width, options.context):
+            if console.is_terminal:
+                console.print(line, soft_wrap=True)
+            else:
+                print(line.plain)
+        print()
+    if len(chosen) > 1:
+        every = [pair for standings in stand.values() for pair in standings.items()]
+        total = claims.summary(*zip(*every, strict=True))
+        console.print(f"{len(chosen)} papers, {total}", soft_wrap=not width)
     return 0
 
 
@@ -479,7 +673,8 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from lit_gen.harness import store, tracking
+    from lit_gen.harness import store
+    from lit_gen.harness.reports import tracking
 
     specs = {spec.name: spec for spec in store.specs(options.names)}
     pairs = [
@@ -491,27 +686,31 @@ def _sync(options: argparse.Namespace) -> int:
     if not pairs:
         print(f"There are no records in {options.runs_dir}.")
         return 0
-    verdicts = {
-        (name, cell): _verdicts(specs[name], options.runs_dir, [cell])
+    said = {
+        (name, cell): _said(specs[name], options.runs_dir, [cell])
         for name, cell in {(record.reproduction, record.cell) for record, _ in pairs}
     }
-    outcomes = tracking.sync(pairs, None, lambda r: verdicts[r.reproduction, r.cell])
+    outcomes = tracking.sync(pairs, None, lambda r: said[r.reproduction, r.cell])
     sent = sum(outcome.sent > 0 for outcome in outcomes)
     print(f"{len(outcomes)} records looked at, {sent} of them brought up to date")
     return int(any(outcome.problem for outcome in outcomes))
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from lit_gen.harness.reports import ui
+
+    return ui.show(options.name, options.port, not options.no_open)
 
 
 def _warn(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _verdicts(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict]":
-    """On the claims of these cells."""
+def _said(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict | Progress]":
+    """On the claims of these cells, and on their unfinished runs."""
     from lit_gen.harness import store
-    from lit_gen.harness.verdict import Verdict
 
-    said = store.judge(spec, list(store.runs(spec, runs_dir)), cells)
-    return [v for v in said if isinstance(v, Verdict)]
+    return store.judge(spec, list(store.runs(spec, runs_dir)), cells)
 
 
 def _keep(options: argparse.Namespace) -> int:
@@ -524,20 +723,136 @@ def _keep(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from lit_gen.harness import claims, store
+    from lit_gen.harness.record import write_atomically
+    from lit_gen.harness.reports import page
+
+    folder = options.runs_dir or Path(os.environ.get("LIT_GEN_RUNS", "runs"))
+    studies = [page.gather(s, folder, bool(options.runs_dir)) for s in store.specs(options.names)]
+    text = page.html(studies, map(claims.read, claims.papers()), whole=not options.names)
+    if options.output.is_dir():
+        raise UserError(f"{options.output} is a folder. Give a file in it: -o NAME.html.")
+    try:
+        write_atomically(options.output, text.encode())
+    except UserError as error:
+        raise UserError(
+            f"{options.output} cannot be written. Choose another place with -o."
+        ) from error
+    for problem in dict.fromkeys(problem for study in studies for problem in study.problems):
+        _warn(problem)
+    runs = sum(len(study.records) for study in studies)
+    print(f"wrote {options.output}, with {_runs(runs)}")
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
     from lit_gen.harness import store
     from lit_gen.harness.run import Run
 
+    budget = parse_budget(options.train, "--train") if options.train else None
     complaints = []
-    for spec in store.specs([]):
+    specs = store.specs(options.names)
+    for spec in specs:
         for setting in spec.settings:
             for protocol in spec.protocols:
                 Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
         complaints += store.complaints(spec)
-    page = store.readme_path()
-    if not page.is_file() or page.read_text() != store.readme():
-        complaints.append(f"{page} is not what the records give. `reproduce keep` writes it anew.")
+        if said := store.without_runs(spec):
+            print(said)
+    if not options.names:
+        complaints += store.orphans()
+        page = store.readme_path()
+        if not page.is_file() or page.read_text() != store.readme():
+            complaints.append(
+                f"{page} is not what the records give. `reproduce keep` writes it anew."
+            )
+    with _signals() as received:
+        if budget or options.remake:
+            received.patient = True
+            complaints += _train_gates(options, specs, budget, received)
+    if received:
+        return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    print(f"{len(catalogue())} reproductions checked, {len(complaints)} complaints")
+    print(f"{len(specs)} reproductions checked, {len(complaints)} complaints")
     return int(bool(complaints))
+
+
+def _train_gates(
+    options: argparse.Namespace, specs: list[Spec], budget: float | None, received: list[str]
+) -> list[str]:
+    """Trains the gates' short runs and says what is wrong with their curves."""
+    from lit_gen.harness import gate
+
+    gated = [spec for spec in specs if spec.gate]
+    if not gated:
+        raise UserError("None of these reproductions has a gate: short runs and their curves.")
+    machine = (options.device, options.threads, options.data_dir, print)
+    complaints = []
+
+    def stop() -> str | None:
+        return received[0] if received else None
+
+    for spec in gated:
+        if options.remake:
+            print(f"{spec.name}: making the gate's curves anew", flush=True)
+            gate.remake(spec, *machine, stop)
+        if not budget:
+            continue
+        references = gate.stored(spec)
+        if old := list(gate.outdated(spec, references)):
+            complaints += old
+            continue
+        print(f"{spec.name}: short runs for about {options.train}", flush=True)
+        for protocol, fresh in gate.train(spec, budget / len(gated), *machine, stop).items():
+            if stop():
+                return complaints
+            finding = gate.compare(protocol, references[protocol], fresh)
+            print(f"  {protocol} {finding.status}: {finding.sentence}", flush=True)
+            if finding.bad:
+                complaints.append(
+                    f"{spec.name} {protocol} no longer trains like the stored runs: "
+                    f"{finding.sentence}. If that is meant, `reproduce check --remake` stores new "
+                    "curves."
+                )
+    return complaints
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.rescore import rescore
+
+    seen = changed = 0
+    page = False
+    for spec in store.specs(options.names):
+        runs, moved, kept = rescore(spec, options.runs_dir, options.dry_run, print)
+        seen, changed, page = seen + runs, changed + moved, page or kept
+    if page and not options.dry_run:
+        print(f"wrote {store.write_readme()}")
+    would = "would be " if options.dry_run else ""
+    print(f"{seen} finished records looked at, {changed} {would}rescored")
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from lit_gen.harness import bundle
+    from lit_gen.harness.record import write_atomically
+
+    spec = find(options.name)
+    output = options.output or Path(f"{spec.name}.zip")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Give a file in it: -o NAME.zip.")
+    content = bundle.pack(spec, options.runs_dir, _warn)
+    try:
+        write_atomically(output, content)
+    except UserError as error:
+        raise UserError(f"{output} cannot be written. Choose another place with -o.") from error
+    print(f"wrote {output}, {len(content) / 1e6:.1f} MB; `reproduce verify {output}` judges it")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from lit_gen.harness.verify import examine
+
+    return examine(options.paths, print, _warn)

@@ -4,7 +4,8 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
 
     training_step returns a dict     its numbers are averaged over the epoch into the curve
     predict_step returns a dict      kept as predictions, what the metrics are computed from
-    model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid
+    model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid now and then;
+                                     called in eval mode, without gradients
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
     data.state_dict                  the order of the data and the position in it
@@ -50,7 +51,9 @@ from lit_gen.harness.record import (
     write_atomically,
 )
 from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
+from lit_gen.harness.verdicts import certificate
 
+GRIDS = Path(SAMPLES).stem  # the folder of samples drawn while training
 CHECKPOINT_EVERY = 60.0  # seconds; an epoch's end always has one
 # arguments of the Trainer that the harness sets itself, or that are about the machine
 OWNED = {
@@ -98,6 +101,7 @@ class Run:
         if beside not in sys.path:
             sys.path.append(beside)  # a user's own YAML may name a class in a file next to it
         config = self.spec.merged(self.setting, self.protocol, self.smoke, self.overrides)
+        certificate.ids(self.spec)  # a metric that cannot be built is said before training
         parser = self.parser()
         try:
             return parser, parser.parse_object(config)
@@ -197,7 +201,7 @@ def new_record(run: Run, resolved: dict[str, Any]) -> Record:
             f"{run.spec.name} has trainer.max_epochs = {config['trainer']['max_epochs']}. "
             "A run's length is in epochs: give 1 or more."
         )
-    deviations = list(run.spec.deviations)
+    deviations = list(run.spec.departures(run.setting, run.protocol))
     if config["matmul_precision"] != "highest":
         deviations.append(
             f"matrix products in torch's {config['matmul_precision']!r} float32 precision"
@@ -397,6 +401,9 @@ class Watch(pl.Callback):
         for name in dict.fromkeys([*columns, *sorted(row)]):
             column = columns.setdefault(name, [None] * (self.record.epochs - 1))
             column.append(float(f"{row[name]:.7g}") if name in row else None)
+        if shown(self.record.epochs, trainer.max_epochs) and hasattr(model, "sample"):
+            drawn = draw(model)  # before the checkpoint: who goes on from it has these samples
+            write_atomically(self.folder / GRIDS / f"epoch_{self.record.epochs:04d}.png", drawn)
         self.save(trainer)
         self.on_epoch(self.record)
         if self.record.epochs < trainer.max_epochs and (reason := self.stop()):
@@ -421,6 +428,7 @@ def execute(
     on_step: Callable[[Record, int, int], None] = lambda record, step, steps: None,
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_end: Callable[[Record, Path], None] = lambda record, folder: None,
+    plan: dict[str, int] | None = None,
 ) -> Record:
     """Trains, or goes on training, one run, and leaves its record however it ends.
 
@@ -433,6 +441,7 @@ def execute(
         stop: asked after every step for a reason to stop, such as a signal or a spent budget.
         on_start, on_step, on_epoch, on_end: told how it goes; of a run that was finished before,
             only its end.
+        plan: kept in the record's provenance, see `sequential`.
 
     Returns:
         The record: finished, stopped, crashed or diverged.
@@ -460,6 +469,8 @@ def execute(
         checkpoint = _readable(folder / CHECKPOINT, record.spec_hash)
         if checkpoint is None:
             record.provenance = {}
+        if plan:
+            record.provenance.setdefault("plan", plan)
         if threads:
             torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(config.matmul_precision)
@@ -476,6 +487,7 @@ def execute(
             with quiet_lightning():
                 trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
                 _finish(record, folder, trainer, model, data)
+            record.result["metric_ids"] = certificate.ids(run.spec, record.result["metrics"])
             record.status = "finished"
         except Stopped as reason:
             record.status = "stopped"
@@ -549,8 +561,31 @@ def _finish(
         np.savez_compressed(buffer, **arrays)
         write_atomically(folder / PREDICTIONS, buffer.getvalue())
     if hasattr(model, "sample"):
+        write_atomically(folder / SAMPLES, draw(model))
+
+
+def shown(epoch: int, last: int) -> bool:
+    """Whether samples are drawn after that epoch: 1, 2, 5, 10, 20, 50, 100, ... and the last."""
+    return epoch == last or str(epoch).rstrip("0") in ("1", "2", "5")
+
+
+def draw(model: pl.LightningModule) -> bytes:
+    """A grid of 100 samples. Training goes on as if none had been drawn: random states, modes and
+    buffers, such as a batch normalisation's averages, are put back."""
+    state = random_state()
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        model.eval()
         with torch.no_grad():
-            write_atomically(folder / SAMPLES, grid(model.sample(100).cpu().numpy()))
+            return grid(model.sample(100).cpu().numpy())
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        set_random_state(state)
 
 
 def grid(images: np.ndarray, columns: int = 10) -> bytes:

@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 
 from lit_gen.datamodules.images import SemiSupervisedMNIST
-from lit_gen.harness.progress import Display
+from lit_gen.harness.reports.progress import Display
+from lit_gen.harness.reports.tracking import Tracker
 from lit_gen.harness.run import Run, execute
 from lit_gen.harness.spec import Seed, find
-from lit_gen.harness.tracking import Tracker
 from lit_gen.nn.weight_norm import data_dependent_init
 from lit_gen.papers.improved_gan import SemiSupervisedGAN, feature_matching_loss, unsupervised_loss
 

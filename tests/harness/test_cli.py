@@ -338,15 +338,17 @@ def test_a_run_is_in_mlflow_with_its_verdict(
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name(NAME)
     runs = client.search_runs([experiment.experiment_id])
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
-    (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
+    children = [r for r in runs if r.data.tags["kind"] == "run"]
+    lines = [r for r in runs if r.data.tags["kind"] == "reference"]
+    (parent,) = (r for r in runs if r.data.tags["kind"] == "cell")
 
     assert done.returncode == 0, done.stderr
     assert len(children) == 2
     assert all(r.info.status == "FINISHED" for r in children)
     assert all(r.data.params["model.lr"] == "0.003" for r in children)
     assert {a.path for a in client.list_artifacts(children[0].info.run_id)} >= {
-        "record.json", "samples.png", "checkpoint.ckpt", "predictions.npz"}  # fmt: skip
+        "record.json", "samples.png", "checkpoint.ckpt", "predictions.npz", "images"}  # fmt: skip
+    assert sorted(r.data.metrics["test/errors"] for r in lines) == [86, 93]
     assert parent.data.metrics["verdict/single/n"] == 2
     assert parent.data.tags["verdict.single"] in ("inconclusive", "worse")
 
@@ -371,4 +373,5 @@ def test_without_a_server_the_run_goes_on_and_sync_brings_it_there(
     assert "Traceback" not in failed.stderr
     assert "1 records looked at, 1 of them brought up to date" in first.stdout
     assert "1 records looked at, 0 of them brought up to date" in second.stdout
-    assert len(client.search_runs([experiment.experiment_id])) == 2
+    kinds = [r.data.tags["kind"] for r in client.search_runs([experiment.experiment_id])]
+    assert sorted(kinds) == ["cell", "reference", "reference", "run"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_gen.harness.run import CHECKPOINT, PREDICTIONS, RECORD, Run, execute, grid, locked
+from lit_gen.harness.run import (
+    CHECKPOINT,
+    PREDICTIONS,
+    RECORD,
+    Run,
+    draw,
+    execute,
+    grid,
+    locked,
+    random_state,
+    set_random_state,
+    shown,
+)
 from lit_gen.harness.spec import Seed, UserError, find
 
 NAME = "improved_gan_mnist_semisup"
@@ -312,6 +325,88 @@ def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
     assert segment["steps"] == record.steps == 20
     assert record.config["model"]["init_args"]["lr"] == 0.003  # the default, resolved
     assert "data.limit = 200" in record.deviations
+
+
+def test_samples_are_drawn_after_some_epochs_and_change_nothing(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the curve, nor the weights, nor any random state; killed runs draw the same ones."""
+    run = short()
+    run.overrides["trainer"]["max_epochs"] = 3
+    drawn = execute(run, tiny / "drawn", "cpu")
+    asked = []
+
+    def stop() -> str | None:
+        asked.append(1)
+        return "enough" if len(asked) == 15 else None
+
+    execute(run, tiny / "resumed", "cpu", stop=stop)
+    resumed = execute(run, tiny / "resumed", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_gen.harness.run.shown", lambda epoch, last: False)
+        plain = execute(run, tiny / "plain", "cpu")
+
+    def files(root: str) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in tiny.glob(f"{root}/*/*/samples/*.png")}
+
+    def state(root: str) -> dict:
+        checkpoint = torch.load(next(tiny.glob(f"{root}/*/*/{CHECKPOINT}")), weights_only=True)
+        keys = ("state_dict", "optimizer_states")
+        return {k: checkpoint[k] for k in keys} | checkpoint["callbacks"]["Watch"]
+
+    assert sorted(files("drawn")) == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
+    assert files("plain") == {}
+    assert files("resumed") == files("drawn")
+    assert next(tiny.glob("drawn/*/*/samples.png")).read_bytes() == files("drawn")["epoch_0003.png"]
+    assert drawn.result == plain.result == resumed.result
+    assert same(state("drawn"), state("plain"))
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+class Restless(torch.nn.Module):
+    """Sampling from it draws from every random state and moves its modes and averages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.frozen = torch.nn.BatchNorm2d(1), torch.nn.Dropout().eval()
+
+    def sample(self, n: int) -> torch.Tensor:
+        assert not self.norm.training
+        assert not torch.is_grad_enabled()
+        self.train()
+        noise = torch.rand(n, 1, 4, 4) + np.random.rand() + random.random()
+        return self.norm(noise).sigmoid()
+
+
+def test_drawing_puts_everything_back() -> None:
+    model = Restless()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def numbers() -> tuple:
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    start = random_state()
+    expected = numbers()
+    set_random_state(start)
+    draw(model)
+
+    assert numbers() == expected
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
+
+
+def test_grids_get_rarer() -> None:
+    assert [e for e in range(1, 301) if shown(e, 300)] == [1, 2, 5, 10, 20, 50, 100, 200, 300]
+    assert [e for e in range(1, 4) if shown(e, 3)] == [1, 2, 3]
 
 
 def test_grid_puts_images_in_rows() -> None:

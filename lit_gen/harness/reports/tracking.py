@@ -5,16 +5,16 @@ missing, so the same function serves every epoch of a training, `reproduce sync`
 after a failure; doing it twice changes nothing.
 
 In MLflow a reproduction is an experiment, one cell of the paper's table (setting, protocol and the
-user's overrides) a parent run, and each seed a child run. They are found by their tags.
+user's overrides) a parent run, and each seed a child run. So is each claim on the cell: the paper's
+value as a level line, which charts draw beside the curves. The tag `kind` tells them apart (cell,
+run, reference). All are found by their tags.
 """
 
 import contextlib
 import copy
 import fcntl
-import hashlib
-import io
-import json
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -30,7 +30,11 @@ import yaml
 
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record, dumps
-from lit_gen.harness.spec import UserError, digest, flatten
+from lit_gen.harness.reports.mirror import NAMED, Mirror, text
+from lit_gen.harness.spec import Claim, UserError, digest, flatten
+from lit_gen.harness.verdicts.curves import Progress
+from lit_gen.harness.verdicts.verdict import Verdict
+from lit_gen.harness.words import number
 
 STATUS = {
     "running": "RUNNING",
@@ -46,8 +50,19 @@ ENVIRONMENT = {  # what MLflow reads, where the user has not set it
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-LONGEST = {"key": 250, "parameter": 6000, "tag": 5000, "digest": 36}  # MLflow's limits
-RECORD, CELL, FILES = "lit_gen.record", "lit_gen.cell", "lit_gen.files"
+BLACK, GREY = "#000000", "#808080"  # of references
+COLORS = (  # of seeds; MLflow's own choice gives two seeds the same one now and then
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22",
+    "#17becf", "#08519c", "#a63603",
+)  # fmt: skip
+RECORD, CELL, REFERENCE = "lit_gen.record", "lit_gen.cell", "lit_gen.reference"
+EXPERIMENT = {  # tags
+    "mlflow.experimentKind": "custom_model_development",  # or MLflow takes it for a chatbot's
+    "mlflow.note.content": "Unfold a row to see its seeds, and the paper's value as a level line "
+    "whose end is as high as the band of values that count as equal. Search by tags: "
+    "`tags.verdict = 'inconclusive'`, `tags.claim LIKE '%single%'`, `tags.kind = 'run'` (or cell, "
+    "reference), `tags.setting`, `tags.protocol`, `tags.seed`, `tags.status`, `tags.paper`.",
+}
 
 
 class Outcome(NamedTuple):
@@ -59,106 +74,11 @@ class Outcome(NamedTuple):
     problem: str | None = None
 
 
-class Mirror:
-    """One MLflow run and what it holds, read at most once, so that only news is sent."""
-
-    def __init__(self, client: Any, run: Any) -> None:
-        self.client, self.id, self.experiment = client, run.info.run_id, run.info.experiment_id
-        self.status, self.end = run.info.status, run.info.end_time or 0
-        self.tags, self.params = dict(run.data.tags), dict(run.data.params)
-        self.datasets = {entry.dataset.digest for entry in run.inputs.dataset_inputs}
-        self.points: dict[str, dict | None] = dict.fromkeys(run.data.metrics)  # None: not read yet
-        self.files: dict[str, str] | None = None
-        self.sent = 0
-
-    def send(self, method: str, *arguments: Any, **named: Any) -> None:
-        getattr(self.client, method)(self.id, *arguments, **named)
-        self.sent += 1
-
-    def describe(self, tags: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-        from mlflow.entities import Param, RunTag
-
-        texts = {_key(k): str(v or "")[: LONGEST["tag"]] for k, v in tags.items()}
-        news = {key: text for key, text in texts.items() if self.tags.get(key, "") != text}
-        for part in _parts([RunTag(*item) for item in news.items()], 100):
-            self.send("log_batch", tags=part)
-        self.tags |= news
-        texts = {_key(k): _text(v)[: LONGEST["parameter"]] for k, v in flatten(parameters or {})}
-        news = {key: text for key, text in texts.items() if key not in self.params}  # never change
-        for part in _parts([Param(*item) for item in news.items()], 100):
-            self.send("log_batch", params=part)
-        self.params |= news
-
-    def metrics(self, values: dict[tuple[str, int], float], began: int) -> None:
-        """One point for each (name, step); a value that changed later gets a younger point.
-
-        Epochs have no times of their own, and a point's time is part of its identity: made up, one
-        second per step after `began` (milliseconds).
-        """
-        from mlflow.entities import Metric
-
-        news = []
-        for (name, step), value in values.items():
-            key = _key(name)
-            known = self._known(key).get(step)
-            if known is None:
-                news.append(Metric(key, value, began + 1000 * step, step))
-            elif known.value != value:
-                news.append(Metric(key, value, known.timestamp + 1, step))
-        for part in _parts(news, 1000):
-            self.send("log_batch", metrics=part)
-        for point in news:
-            self._known(point.key)[point.step] = point
-
-    def _known(self, key: str) -> dict[int, Any]:
-        """The youngest point of a metric at each step."""
-        if key in self.points and self.points[key] is None:
-            history = self.client.get_metric_history(self.id, key)
-            self.points[key] = {p.step: p for p in sorted(history, key=lambda p: p.timestamp)}
-        return self.points.setdefault(key, {})
-
-    def dataset(self, sha256: str, class_path: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        short = sha256[: LONGEST["digest"]]
-        if short not in self.datasets:
-            source = json.dumps({"tags": {"mlflow.source.name": class_path, "sha256": sha256}})
-            data = Dataset(class_path.rpartition(".")[2], short, "code", source)
-            self.send("log_inputs", [DatasetInput(data, [InputTag("mlflow.data.context", "all")])])
-            self.datasets.add(short)
-
-    def attach(self, files: dict[str, bytes | Path]) -> None:
-        """Artifacts by name: a text, or a file of that name; a tag keeps their hashes."""
-        if self.files is None:
-            there = {file.path for file in self.client.list_artifacts(self.id)}
-            noted = json.loads(self.tags.get(FILES, "{}"))
-            self.files = {name: sha for name, sha in noted.items() if name in there}
-        for name, content in files.items():
-            with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as file:
-                sha = hashlib.file_digest(file, "sha256").hexdigest()
-            if self.files.get(name) == sha:
-                continue
-            if isinstance(content, Path):
-                self.send("log_artifact", str(content))
-            else:
-                self.send("log_text", content.decode(), name)
-            self.files[name] = sha
-        self.describe({FILES: json.dumps(self.files, sort_keys=True)})
-
-    def settle(self, status: str, end: int) -> None:
-        if status == "RUNNING" and self.status != status:
-            self.send("update_run", status)
-        elif status != "RUNNING" and (self.status, self.end) != (status, end):
-            self.send("set_terminated", status, end)
-            self.end = end
-        self.status = status
-
-
 def upload(
     client: Any,
     record: Record,
     folder: Path,
-    verdicts: Iterable[Any] = (),
+    said: Iterable[Verdict | Progress] = (),
     checkpoints: bool = True,
     known: dict[str, Mirror] | None = None,
 ) -> Outcome:
@@ -168,7 +88,8 @@ def upload(
         client: an MlflowClient.
         record: one run, in any state.
         folder: its run directory; files that are not there are left out.
-        verdicts: on the record's cell; those on other settings or protocols are left out.
+        said: verdicts on the record's cell and the progress of its run; what is about another
+            setting, protocol or seed is left out.
         checkpoints: whether a finished run's checkpoint goes along.
         known: what earlier uploads with this client have read; filled. Empty it after a failure.
 
@@ -179,44 +100,145 @@ def upload(
     segments = _segments(record)
     began, last = _milliseconds(segments[0]["started"]), segments[-1]
     end = _milliseconds(last["started"]) + int(1000 * last.get("wall_s", 0))
-    changes = [f"{key}={_text(value)}" for key, value in flatten(record.overrides)]
-    title = " ".join([record.setting, record.protocol, *changes, *["smoke"] * record.smoke])
-    cell = digest([record.reproduction, record.setting, record.protocol, changes, record.smoke])
+    cell = _Cell(record)
     place = (record.setting, record.protocol)
-    verdicts = [v for v in verdicts if (v.claim.setting, v.protocol) == place]
+    said = [one for one in said if (one.claim.setting, one.protocol) == place]
+    verdicts = [one for one in said if isinstance(one, Verdict)]
     if verdicts:
-        known.pop(cell, None)  # other processes write them too
+        known.pop(cell.id, None)  # other processes write them too
     before = sum(mirror.sent for mirror in known.values())
     with _alone(client.tracking_uri):
-        parent = _find(client, record, CELL, cell, title, int(1000 * time.time()), known)
-        name = f"{title} seed {record.key}"
+        parent = _find(client, record, CELL, cell.id, cell.name(), began, known)
+        name = cell.name(f"seed {record.key}")
         child = _find(client, record, RECORD, identity(record), name, began, known)
         common, own = _tags(record, segments)
 
+        child.name(name)
         child.describe(common | own | {"mlflow.parentRunId": parent.id}, record.config)
+        child.describe(_standing(record, said) | _color(child, cell.color(record)))
         child.metrics(_points(record, segments), began)
         if data := record.provenance.get("data"):
             child.dataset(data, record.config.get("data", {}).get("class_path", "data"))
-        child.attach(_artifacts(record, folder, checkpoints))
+        child.attach(_artifacts(record, folder, checkpoints), _grids(record, folder), began)
         child.settle(STATUS[record.status], end)
 
-        parent.describe(common)
+        parent.describe(common | {"kind": "cell"})
         if verdicts:
-            note = "\n\n".join(f"**{v.claim.name}**: {v.sentence}" for v in verdicts)
-            words = {f"verdict.{v.claim.name}": v.status for v in verdicts}
-            parent.describe(words | {"mlflow.note.content": note})
+            for i, verdict in enumerate(verdicts):
+                _refer(client, record, cell, parent, verdict, GREY if i else BLACK, began, known)
             parent.metrics({k: x for v in verdicts for k, x in _judged(v).items()}, began)
-        if record.status == "running" or _running(client, parent):
+            headline = _headline(verdicts)
+            if any(parent.tags.get(key) != word for key, word in headline.items()):
+                for sibling in _children(client, parent, "tags.kind = 'run'"):
+                    Mirror(client, sibling).describe(headline)
+            note = "\n\n".join(_sentence(v) for v in verdicts)
+            words = {f"verdict.{v.claim.name}": v.status for v in verdicts}
+            parent.describe(headline | words | {"mlflow.note.content": note})
+        parent.name(cell.name(parent.tags.get("verdict", "")))
+        child.describe({key: parent.tags.get(key) for key in ("claim", "verdict")})
+        if record.status == "running" or _children(client, parent, "status = 'RUNNING'", 1):
             parent.settle("RUNNING", 0)
         else:
             parent.settle("FINISHED", max(parent.end, end))
     return Outcome(record, child.id, sum(mirror.sent for mirror in known.values()) - before)
 
 
+class _Cell:
+    """What the seeds of one cell share, and how their names begin and end."""
+
+    def __init__(self, record: Record) -> None:
+        changes = [f"{key}={text(value)}" for key, value in flatten(record.overrides)]
+        self.setting = record.setting
+        self.rest = ", ".join([record.protocol, *changes, *["smoke"] * record.smoke])
+        self.id = digest(
+            [record.reproduction, record.setting, record.protocol, changes, record.smoke]
+        )
+
+    def color(self, record: Record) -> str:
+        return COLORS[(int(self.id[:8], 16) + record.key.model) % len(COLORS)]
+
+    def name(self, which: str = "") -> str:
+        """What tells runs apart comes first: lists and legends cut names at 20 letters."""
+        return f"{self.setting} {which}".strip() + f" ({self.rest})"
+
+
+def _refer(
+    client: Any,
+    record: Record,
+    cell: _Cell,
+    parent: Mirror,
+    verdict: Verdict,
+    color: str,
+    began: int,
+    known: dict[str, Mirror],
+) -> None:
+    """The paper's value as a run of its own, below the cell's."""
+    claim = verdict.claim
+    identity = digest([cell.id, claim.name])
+    name = cell.name(f"paper {_paper(claim)} {claim.name}")
+    line = _find(client, record, REFERENCE, identity, name, began, known)
+    low, high = claim.band
+    drawn = f"{claim.value} in {low} to {high}, {claim.metric}, {record.max_epochs} epochs"
+    if line.tags.get("lit_gen.drawn") != drawn:
+        line.line(claim.metric, claim.value, (low, high), record.max_epochs, began)
+    line.name(name)
+    line.describe(
+        _tags(record, _segments(record))[0]
+        | {
+            "kind": "reference",
+            "claim": claim.name,
+            "verdict": verdict.status,
+            "not_worse": {True: "yes", False: "no"}.get(verdict.not_worse),
+            "band": f"{number(low)} to {number(high)}",
+            "mlflow.parentRunId": parent.id,
+            "mlflow.note.content": _sentence(verdict),
+            "lit_gen.drawn": drawn,
+        }
+        | _color(line, color)
+    )
+    line.settle("FINISHED", line.end or began)
+
+
+def _color(mirror: Mirror, color: str) -> dict[str, str]:
+    """A color, where nobody has chosen another."""
+    return {"mlflow.runColor": mirror.tags.get("mlflow.runColor") or color}
+
+
+def _paper(claim: Claim) -> str:
+    return number(claim.value) + (f" ± {number(claim.spread)}" if claim.spread else "")
+
+
+def _headline(verdicts: list[Verdict]) -> dict[str, str]:
+    """A cell's claims, and the verdict on the first of them that there is a number for."""
+    first = next((v for v in verdicts if v.n), verdicts[0])
+    return {"claim": ", ".join(v.claim.name for v in verdicts), "verdict": first.status}
+
+
+def _sentence(verdict: Verdict) -> str:
+    notes = "".join(f" {note}" for note in verdict.notes)
+    return f"**{verdict.claim.name}**: {verdict.sentence}.{notes}"
+
+
+def _standing(record: Record, said: list[Verdict | Progress]) -> dict[str, str]:
+    """How an unfinished run does; nothing if that was not asked, and '' of one that has ended."""
+    if record.status not in ("running", "stopped"):
+        return {"progress": "", "mlflow.note.content": ""}
+    ours = [one for one in said if isinstance(one, Progress) and one.seed == record.key]
+    if not ours:
+        return {}
+    note = "\n\n".join(one.sentence for one in ours)
+    return {"progress": ours[0].status, "mlflow.note.content": note}
+
+
 def identity(record: Record) -> str:
     """The same for every state and copy of one run; another one if it began anew."""
     began = _segments(record)[0]["started"]
     return digest([record.reproduction, record.name, record.spec_hash, began])
+
+
+def _whole(record: Record) -> str:
+    """The cell of a record among those of all reproductions."""
+    return f"{record.reproduction} {record.cell}"
 
 
 def _segments(record: Record) -> list[dict[str, Any]]:
@@ -243,7 +265,8 @@ def _find(
 
     runs, made = search(), 0
     if not runs:
-        client.create_run(experiment, start_time=began, tags={tag: value}, run_name=name[:250])
+        tags = {tag: value, NAMED: name[:250]}
+        client.create_run(experiment, start_time=began, tags=tags, run_name=name[:250])
         runs, made = search(), 1
     for extra in runs[1:]:
         client.delete_run(extra.info.run_id)
@@ -255,10 +278,10 @@ def _find(
 def _experiment(client: Any, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        database = _database(client.tracking_uri)
-        place = database and (database.parent / "mlartifacts" / name).as_uri()
+        path = database(client.tracking_uri)
+        place = path and (path.parent / "mlartifacts" / name).as_uri()
         try:
-            return client.create_experiment(name, artifact_location=place)
+            return client.create_experiment(name, artifact_location=place, tags=EXPERIMENT)
         except Exception:  # another process may have been faster
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -268,21 +291,24 @@ def _experiment(client: Any, name: str) -> str:
             f"The experiment {name} was deleted in MLflow.\n"
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back."
         )
+    for key in EXPERIMENT.keys() - found.tags.keys():
+        client.set_experiment_tag(found.experiment_id, key, EXPERIMENT[key])
     return found.experiment_id
 
 
-def _running(client: Any, parent: Mirror) -> bool:
-    query = f"tags.mlflow.parentRunId = '{parent.id}' and attributes.status = 'RUNNING'"
-    return bool(client.search_runs([parent.experiment], query, max_results=1))
+def _children(client: Any, parent: Mirror, which: str, most: int = 1000) -> list:
+    query = f"tags.mlflow.parentRunId = '{parent.id}' and {which}"
+    return list(client.search_runs([parent.experiment], query, max_results=most))
 
 
 def _tags(record: Record, segments: list[dict]) -> tuple[dict, dict]:
     """What a run shares with its cell, and what is its own."""
     class_path = record.config.get("model", {}).get("class_path", "")
     paper = class_path.rpartition(".")[0].rpartition(".")[2]
-    commits = [f"{s.get('commit') or 'unknown'}{'+dirty' * bool(s['dirty'])}" for s in segments]
+    commits = [f"{s.get('commit') or 'unknown'}{'+dirty' * bool(s.get('dirty'))}" for s in segments]
     devices = [segment["device"] for segment in segments if "device" in segment]
     return {"paper": paper, "setting": record.setting, "protocol": record.protocol}, {
+        "kind": "run",
         "seed": record.key,
         "status": record.status,
         "error": record.error and f"{record.error['type']}: {record.error['message']}",
@@ -307,11 +333,19 @@ def _points(record: Record, segments: list[dict]) -> dict[tuple[str, int], float
     return points
 
 
-def _judged(verdict: Any) -> dict[tuple[str, int], float]:
+def _judged(verdict: Verdict) -> dict[tuple[str, int], float]:
     claim, mean = verdict.claim, verdict.mean
+    gap, gap_low, gap_high = verdict.difference or (None, None, None)
+    if gap is None and mean is not None:
+        gap = mean - claim.value
     numbers = {"mean": mean, "low": verdict.low, "high": verdict.high, "n": verdict.n}
-    numbers |= {"paper": claim.value, "gap": None if mean is None else mean - claim.value}
-    return {(f"verdict/{claim.name}/{k}", 0): x for k, x in numbers.items() if x is not None}
+    numbers |= {"paper": claim.value, "margin": claim.margin, "power": verdict.power}
+    numbers |= {"gap": gap, "gap_low": gap_low, "gap_high": gap_high}
+    return {
+        (f"verdict/{claim.name}/{name}", 0): x
+        for name, x in numbers.items()
+        if x is not None and math.isfinite(x)
+    }
 
 
 def _artifacts(record: Record, folder: Path, checkpoints: bool) -> dict[str, bytes | Path]:
@@ -324,6 +358,15 @@ def _artifacts(record: Record, folder: Path, checkpoints: bool) -> dict[str, byt
         names = [records.SAMPLES, records.PREDICTIONS, *[records.CHECKPOINT] * checkpoints]
         files |= {name: folder / name for name in names if (folder / name).is_file()}
     return files
+
+
+def _grids(record: Record, folder: Path) -> dict[int, Path]:
+    """Sample grids by their epoch."""
+    last = folder / records.SAMPLES
+    found = {int(p.stem[6:]): p for p in (folder / last.stem).glob("epoch_*.png")}
+    if not found and record.status == "finished" and last.is_file():
+        found = {record.epochs: last}
+    return dict(sorted(found.items()))
 
 
 class Tracker:
@@ -347,18 +390,20 @@ class Tracker:
     ) -> None:
         self.uri, self.say, self.retry, self.checkpoints = resolve(uri), say, retry, checkpoints
         self.waiting: dict[str, tuple[Record, Path]] = {}  # the latest state of each record
-        self.verdicts: dict[str, tuple] = {}  # the latest on each cell, whichever record brings it
+        self.said: dict[str, tuple] = {}  # the latest on each cell, whoever brings it, and run
         self.changed = threading.Condition()
         self.thread: threading.Thread | None = None
-        self.closing = self.said = False
+        self.closing = self.complained = False
 
-    def push(self, record: Record, folder: Path, verdicts: Iterable[Any] = ()) -> None:
+    def push(self, record: Record, folder: Path, said: Iterable[Verdict | Progress] = ()) -> None:
         """Has the record uploaded as it is now, unless a later state comes first."""
-        job = (copy.deepcopy(record), folder)
+        job, said = (copy.deepcopy(record), folder), tuple(said)
         with self.changed:
             self.waiting[identity(record)] = job
-            if verdicts := tuple(verdicts):
-                self.verdicts[f"{record.reproduction} {record.cell}"] = verdicts
+            if verdicts := tuple(one for one in said if isinstance(one, Verdict)):
+                self.said[_whole(record)] = verdicts
+            if progress := tuple(one for one in said if isinstance(one, Progress)):
+                self.said[identity(record)] = progress
             if self.thread is None:
                 self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
                 self.thread.start()
@@ -384,11 +429,10 @@ class Tracker:
                 if not self.waiting:
                     return
                 key, job = next(iter(self.waiting.items()))
-                record = job[0]
-                verdicts = self.verdicts.get(f"{record.reproduction} {record.cell}", ())
+                said = (*self.said.get(_whole(job[0]), ()), *self.said.get(key, ()))
             try:
                 client = client or connect(self.uri)
-                _patiently(client, *job, verdicts, self.checkpoints, known=known)
+                _patiently(client, *job, said, self.checkpoints, known=known)
             except Exception as error:  # whatever it is, training goes on
                 self._complain(why(error, self.uri))
                 with self.changed:
@@ -404,7 +448,7 @@ class Tracker:
 
     def _complain(self, reason: str, comfort: str = "the run goes on, and ") -> None:
         with self.changed:
-            first, self.said = not self.said, True
+            first, self.complained = not self.complained, True
         if first:
             what = reason.splitlines()[0].rstrip(".")
             self.say(f"{what}; {comfort}`reproduce sync` uploads it later.")
@@ -413,7 +457,7 @@ class Tracker:
 def sync(
     pairs: Iterable[tuple[Record, Path]],
     uri: str | None = None,
-    verdicts: Callable[[Record], Iterable[Any]] = lambda record: (),
+    said: Callable[[Record], Iterable[Verdict | Progress]] = lambda record: (),
     say: Callable[[str], None] = print,
     checkpoints: bool = True,
 ) -> list[Outcome]:
@@ -422,7 +466,7 @@ def sync(
     Args:
         pairs: records and their run directories.
         uri: as Tracker's.
-        verdicts: on the cell of a record.
+        said: the verdicts on a record's cell, and the progress of its run.
         say: told about each record that failed.
         checkpoints: whether finished runs' checkpoints go along.
 
@@ -433,7 +477,7 @@ def sync(
     client, known, outcomes = connect(uri), {}, []
     for record, folder in pairs:
         try:
-            job = (record, folder, verdicts(record), checkpoints)
+            job = (record, folder, said(record), checkpoints)
             outcomes.append(_patiently(client, *job, known=known))
         except Exception as error:
             client = connect(uri)  # raises if nobody is there any more
@@ -458,8 +502,8 @@ def _patiently(client: Any, *job: Any, known: dict[str, Mirror]) -> Outcome:
 def resolve(uri: str | None) -> str:
     """MLflow's address, as told or as usual; a database file by its absolute path."""
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    database = _database(uri)
-    return f"sqlite:///{database}" if database else uri
+    path = database(uri)
+    return f"sqlite:///{path}" if path else uri
 
 
 def connect(uri: str) -> Any:
@@ -511,7 +555,8 @@ def public(text: str) -> str:
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
-def _database(uri: str) -> Path | None:
+def database(uri: str) -> Path | None:
+    """The file of a SQLite address."""
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
     return Path(match[1]).resolve() if match else None
 
@@ -519,27 +564,14 @@ def _database(uri: str) -> Path | None:
 @contextlib.contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """One process at a time at a SQLite file; servers look after themselves."""
-    database = _database(uri)
-    if database is None:
+    path = database(uri)
+    if path is None:
         yield
         return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "w") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^\w/. :-]", "_", name)[: LONGEST["key"]]
-
-
-def _parts(things: Iterable[Any], size: int) -> Iterator[list]:
-    things = list(things)
-    return (things[i : i + size] for i in range(0, len(things), size))
 
 
 def _milliseconds(moment: str) -> int:

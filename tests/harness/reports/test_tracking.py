@@ -1,8 +1,7 @@
 """Tracking: MLflow ends up as the record is, whichever way and however often it gets there."""
 
 import copy
-import hashlib
-import itertools
+import dataclasses
 import os
 import shutil
 import socket
@@ -11,69 +10,38 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from PIL import Image
+from tracked import DATA, claim, judged, make
 
 import lit_gen
 from lit_gen.harness import record as records
-from lit_gen.harness import tracking
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import Claim, UserError
+from lit_gen.harness.reports import tracking
+from lit_gen.harness.spec import Claim, Seed, UserError
+from lit_gen.harness.verdicts.curves import Progress
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(lit_gen.__file__).parents[1])}
-DATA = hashlib.sha256(b"data").hexdigest()
 
 
-def make(epochs: int = 3, status: str = "finished", seed: int = 1, **changes) -> Record:
-    ended = {} if status == "running" else {"wall_s": 30.0, "cpu_s": 50.0, "peak_memory_mb": 400}
-    start = {"started": "2026-01-02T03:04:05Z", "commit": "abc", "dirty": True, "device": "cpu"}
-    made = Record(
-        reproduction="paper_table",
-        setting="labels_100",
-        protocol="release",
-        seed={"data": seed, "model": seed},
-        config={
-            "model": {"class_path": "lit_gen.papers.paper.Model", "init_args": {"lr": 0.003}},
-            "data": {"class_path": "lit_gen.datamodules.images.MNIST", "init_args": {"n": [1, 2]}},
-            "trainer": {"max_epochs": 4},
-        },
-        spec_hash=f"{seed:064d}",
-        deviations=["pixels are divided by 255.", "4 epochs instead of 300."],
-        status=status,
-        epochs=epochs,
-        max_epochs=4,
-        result={
-            "curve": {
-                "train/loss": [1.0 / (i + 1) for i in range(epochs)],
-                "val/errors": [None if i == 1 else 7.0 for i in range(epochs)],
-                "test/errors": [float(f"{10.0 / 3 + i:.7g}") for i in range(epochs)],
-            }
-        },
-        provenance={"segments": [start | ended], "data": DATA},
+def under_way(status: str = "on track", seed: int = 1) -> Progress:
+    words = f"{status}: 120 errors after 3 of 4 epochs"
+    return Progress(
+        claim(), "paper_table", "release", Seed(seed, seed), status, words, epoch=3, max_epochs=4
     )
-    if status == "finished":
-        made.result["metrics"] = {"test/errors": 10.0 / 3 + epochs - 1, "test/nll": 86.4}
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
-
-
-def judged(mean: float | None, status: str = "reproduced", n: int = 2) -> SimpleNamespace:
-    claim = Claim("single", "test/errors", "labels_100", value=93.0, spread=6.5, margin=6.5)
-    low, high = (None, None) if mean is None else (mean - 1, mean + 1)
-    return SimpleNamespace(
-        claim=claim, protocol="release", status=status, n=n, mean=mean, low=low, high=high,
-        sentence=f"single is {status} over {n} seeds",
-    )  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path):
     place = tmp_path / "run"
     place.mkdir()
-    for name in ("samples.png", "predictions.npz", "checkpoint.ckpt"):
+    for name in ("predictions.npz", "checkpoint.ckpt"):
         (place / name).write_bytes(name.encode())
+    (place / "samples").mkdir()
+    for epoch in (1, 2):
+        Image.new("L", (280, 280), 50 * epoch).save(place / f"samples/epoch_{epoch:04d}.png")
+    Image.new("L", (280, 280)).save(place / "samples.png")
     return place
 
 
@@ -88,20 +56,30 @@ def anywhere(request):
     return request.getfixturevalue("store" if request.param == "sqlite" else "server")
 
 
-def runs(uri: str, reproduction: str = "paper_table") -> tuple[list, list]:
-    """Parents and children of a reproduction."""
+def found(uri: str, query: str = "", reproduction: str = "paper_table") -> list:
+    """What a search finds in a reproduction, by name."""
     client = tracking.connect(uri)
-    found = client.search_runs([client.get_experiment_by_name(reproduction).experiment_id])
-    found.sort(key=lambda run: run.info.run_name)
-    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
-    return [run for run in found if run not in children], children
+    runs = client.search_runs([client.get_experiment_by_name(reproduction).experiment_id], query)
+    return sorted(runs, key=lambda run: run.info.run_name)
+
+
+def runs(uri: str, reproduction: str = "paper_table") -> tuple[list, list]:
+    """The cells and runs of a reproduction."""
+    cells, children = (found(uri, f"tags.kind = '{k}'", reproduction) for k in ("cell", "run"))
+    assert not [run for run in cells if "mlflow.parentRunId" in run.data.tags]
+    assert all("mlflow.parentRunId" in run.data.tags for run in children)
+    return cells, children
+
+
+def names(uri: str, query: str) -> list[str]:
+    return [run.info.run_name.partition(" (")[0] for run in found(uri, query)]
 
 
 def contents(uri: str, reproduction: str = "paper_table") -> dict:
     """All that MLflow shows of a reproduction, without what differs from one store to another."""
     client = tracking.connect(uri)
     shown = {}
-    for run in itertools.chain(*runs(uri, reproduction)):
+    for run in found(uri, reproduction=reproduction):
         histories = {
             key: [(p.step, p.value, p.timestamp) for p in history]
             for key in run.data.metrics
@@ -114,6 +92,7 @@ def contents(uri: str, reproduction: str = "paper_table") -> dict:
             run.data.params,
             {key: sorted(points) for key, points in histories.items()},
             sorted((f.path, f.file_size) for f in client.list_artifacts(run.info.run_id)),
+            len(client.list_artifacts(run.info.run_id, "images")),
             [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs],
         )
     return shown
@@ -147,8 +126,8 @@ def test_a_finished_record_is_all_there(anywhere, folder) -> None:
 
     (parent,), (child,) = runs(anywhere, "paper_all")
     assert (parent.info.run_name, child.info.run_name) == (
-        "labels_100 release",
-        "labels_100 release seed 1",
+        "labels_100 reproduced (release)",
+        "labels_100 seed 1 (release)",
     )
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
@@ -181,13 +160,14 @@ def test_a_finished_record_is_all_there(anywhere, folder) -> None:
     assert (files / "checkpoint.ckpt").read_bytes() == b"checkpoint.ckpt"
     assert records.read(files / "record.json").name == record.name
     assert {f.path for f in client.list_artifacts(child.info.run_id)} == {
-        "record.json", "config.yaml", "samples.png", "predictions.npz", "checkpoint.ckpt",
+        "record.json", "config.yaml", "samples.png", "predictions.npz", "checkpoint.ckpt", "images",
     }  # fmt: skip
 
     assert parent.data.metrics == {
         f"verdict/single/{name}": value
         for name, value in [
             ("mean", 94.5), ("low", 93.5), ("high", 95.5), ("n", 2), ("paper", 93), ("gap", 1.5),
+            ("margin", 6.5),
         ]
     }  # fmt: skip
     assert parent.data.tags["verdict.single"] == "reproduced"
@@ -205,8 +185,8 @@ def test_syncing_again_sends_nothing(anywhere, folder) -> None:
 
     assert [(o.sent, o.problem) for o in outcomes] == [(0, None)] * 2
     assert contents(anywhere, "paper_again") == before
-    assert len(before) == 1 + 2
-    assert before["labels_100 release"][0] == "RUNNING"  # as long as one seed is
+    assert len(before) == 1 + 2 + 1
+    assert before["labels_100 reproduced (release)"][0] == "RUNNING"  # as long as one seed is
 
 
 def test_an_upload_that_breaks_anywhere_is_completed(tables, store, folder, tmp_path) -> None:
@@ -262,8 +242,7 @@ def test_mlflow_s_limits_are_kept(store, folder) -> None:
 
 
 def test_verdicts_on_another_cell_stay_out(store, folder) -> None:
-    other = judged(94.5)
-    other.protocol = "paper_june8"
+    other = dataclasses.replace(judged(94.5), protocol="paper_june8")
 
     once(store, make(), folder, other)
 
@@ -276,10 +255,127 @@ def test_overrides_and_smoke_runs_have_cells_of_their_own(store, folder) -> None
     tracking.sync([(make(**v), folder) for v in variants], store)
 
     assert [p.info.run_name for p in runs(store)[0]] == [
-        "labels_100 release",
-        "labels_100 release model.lr=0.1",
-        "labels_100 release smoke",
+        "labels_100 (release)",
+        "labels_100 (release, model.lr=0.1)",
+        "labels_100 (release, smoke)",
     ]
+
+
+def test_the_paper_s_value_is_a_level_line_as_long_as_the_curves(anywhere, folder) -> None:
+    """It ends in an upright one from edge to edge of the band; times say what is drawn when."""
+    verdicts = judged(94.5), judged(None, "inconclusive", 0, "ensemble")
+    once(anywhere, make(reproduction="paper_line"), folder, *verdicts)
+    (parent,), _ = runs(anywhere, "paper_line")
+    lines = found(anywhere, "tags.kind = 'reference'", "paper_line")
+
+    assert [line.info.run_name for line in lines] == [
+        "labels_100 paper 93 ± 6.5 ensemble (release)",
+        "labels_100 paper 93 ± 6.5 single (release)",
+    ]
+    for line, name, status in zip(
+        lines, ("ensemble", "single"), ("inconclusive", "reproduced"), strict=True
+    ):
+        assert line.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert line.data.tags.items() >= {"claim": name, "verdict": status}.items()
+        assert line.data.metrics == {"test/errors": 93.0}
+        history = tracking.connect(anywhere).get_metric_history(line.info.run_id, "test/errors")
+        history = sorted(history, key=lambda point: (point.step, point.timestamp))
+        drawn = [(point.step, point.value) for point in history]
+        assert drawn == [(0, 93.0), (4, 93.0), (4, 86.5), (4, 99.5), (4, 93.0)]
+
+
+def test_a_corrected_claim_moves_its_line(store, folder) -> None:
+    once(store, make(), folder, judged(94.5))
+    mended = Claim("single", "test/errors", "labels_100", value=95.0, spread=None, margin=4.0)
+
+    once(store, make(), folder, dataclasses.replace(judged(94.5), claim=mended))
+
+    (line,) = found(store, "tags.kind = 'reference'")
+    assert line.info.run_name == "labels_100 paper 95 single (release)"
+    assert line.data.tags["band"] == "91 to 99"
+    assert line.data.metrics == {"test/errors": 95.0}
+
+
+def test_searches_find_cells_runs_and_references(store, folder) -> None:
+    verdicts = judged(94.5, power=0.4), judged(None, "inconclusive", 0, "ensemble")
+    once(store, make(seed=1), folder)  # before there is a verdict
+    once(store, make(seed=2), folder, *verdicts)
+    once(store, make(setting="labels_20"), folder)
+
+    judged_runs = ["labels_100 seed 1", "labels_100 seed 2"]
+    for query, expected in {
+        "tags.verdict = 'reproduced'": [
+            "labels_100 paper 93 ± 6.5 single", "labels_100 reproduced", *judged_runs
+        ],
+        "tags.verdict = 'inconclusive'": ["labels_100 paper 93 ± 6.5 ensemble"],
+        "tags.claim LIKE '%single%' and tags.kind = 'cell'": ["labels_100 reproduced"],
+        "tags.claim = 'single'": ["labels_100 paper 93 ± 6.5 single"],
+        "tags.`verdict.ensemble` = 'inconclusive'": ["labels_100 reproduced"],
+        "tags.paper = 'paper' and tags.setting = 'labels_20'": ["labels_20", "labels_20 seed 1"],
+        "tags.protocol = 'release' and tags.kind = 'run'": [*judged_runs, "labels_20 seed 1"],
+        "tags.seed = '2'": ["labels_100 seed 2"],
+        "tags.status = 'finished' and tags.setting = 'labels_100'": judged_runs,
+        "metrics.`verdict/single/power` < 0.5": ["labels_100 reproduced"],
+    }.items():  # fmt: skip
+        assert names(store, query) == expected, query
+
+
+def test_seeds_have_colors_of_their_own_until_somebody_chooses(store, folder) -> None:
+    made = [(make(seed=seed), folder) for seed in range(1, 11)]
+    tracking.sync(made, store, lambda record: [judged(94.5)])
+    colors = {run.data.tags["mlflow.runColor"] for run in found(store, "tags.kind != 'cell'")}
+    assert len(colors) == 11
+
+    client, chosen = tracking.connect(store), runs(store)[1][0].info.run_id
+    client.set_tag(chosen, "mlflow.runColor", "#123456")
+    client.set_tag(chosen, "mlflow.runName", "the odd one")
+    tracking.sync(made, store)
+
+    tags = client.get_run(chosen).data.tags
+    assert (tags["mlflow.runColor"], tags["mlflow.runName"]) == ("#123456", "the odd one")
+
+
+def test_sample_grids_are_images_with_a_step_each_uploaded_once(anywhere, folder) -> None:
+    growing = make(2, "running", reproduction="paper_samples")
+    once(anywhere, growing, folder)
+    Image.new("L", (280, 280), 200).save(folder / "samples/epoch_0003.png")
+    once(anywhere, make(3, reproduction="paper_samples"), folder)
+    (_,), (child,) = runs(anywhere, "paper_samples")
+    client = tracking.connect(anywhere)
+    paths = [f.path for f in client.list_artifacts(child.info.run_id, "images")]
+
+    assert child.data.tags["mlflow.loggedImages"].lower() == "true"
+    for kind in (".png", "+compressed.webp"):  # MLflow's pages read the step from the name
+        steps = [p.split("+")[2] for p in paths if p.endswith(kind)]
+        assert sorted(steps) == ["1", "2", "3"]
+    assert all(path.startswith("images/samples+step+") for path in paths)
+    with Image.open(client.download_artifacts(child.info.run_id, sorted(paths)[1])) as image:
+        assert (image.size, image.getpixel((0, 0))) == ((280, 280), 50)
+
+
+def test_a_run_that_kept_no_grids_shows_its_last_samples(store, folder) -> None:
+    shutil.rmtree(folder / "samples")
+
+    once(store, make(), folder)
+
+    (child,) = runs(store)[1]
+    paths = [f.path for f in tracking.connect(store).list_artifacts(child.info.run_id, "images")]
+    assert [path.split("+")[2] for path in paths] == ["3", "3"]
+
+
+def test_an_unfinished_run_says_whether_it_is_on_track(store, folder) -> None:
+    def tags() -> tuple[str, str]:
+        (child,) = runs(store)[1]
+        return child.data.tags.get("progress"), child.data.tags.get("mlflow.note.content")
+
+    once(store, make(2, "running"), folder, under_way(), under_way("off track", seed=2))
+    assert tags() == ("on track", "on track: 120 errors after 3 of 4 epochs")
+    once(store, make(3, "running"), folder)  # nobody asked
+    assert tags()[0] == "on track"
+    once(store, make(3, "stopped"), folder, under_way("off track"))
+    assert names(store, "tags.progress = 'off track'") == ["labels_100 seed 1"]
+    once(store, make(), folder, judged(94.5))
+    assert tags() == ("", "")
 
 
 @pytest.mark.parametrize("status", records.STATUSES)
@@ -310,7 +406,7 @@ def test_a_growing_record_gives_one_point_per_epoch(store, folder) -> None:
     assert max(took) < 0.1
     live = contents(store)
     assert once(store, make(4), folder, judged(94.5)).sent == 0
-    history = live["labels_100 release seed 1"][4]
+    history = live["labels_100 seed 1 (release)"][4]
     assert [len(history[key]) for key in ("train/loss", "test/errors")] == [4, 4]
 
 
@@ -354,7 +450,7 @@ def test_a_resumed_run_goes_on_in_its_child(store, folder) -> None:
     assert child.data.metrics["system/peak_memory_mb"] == 400
     assert child.data.tags["git_commit"] == "abc+dirty, def"
     assert child.data.tags["error"] == ""
-    assert len(contents(store)["labels_100 release seed 1"][4]["train/loss"]) == 4
+    assert len(contents(store)["labels_100 seed 1 (release)"][4]["train/loss"]) == 4
 
 
 def test_without_a_server_training_goes_on_and_sync_uploads_later(store, folder) -> None:
@@ -377,7 +473,7 @@ def test_without_a_server_training_goes_on_and_sync_uploads_later(store, folder)
         once(uri, make(), folder)
     assert "secret" not in str(caught.value)
     assert once(store, make(), folder).problem is None
-    assert len(contents(store)["labels_100 release seed 1"][4]["train/loss"]) == 3
+    assert len(contents(store)["labels_100 seed 1 (release)"][4]["train/loss"]) == 3
 
 
 def test_a_server_that_hangs_does_not_hold_up_training(tables, folder) -> None:
@@ -499,7 +595,8 @@ SEED = """
 import random, sys, time
 from pathlib import Path
 import numpy, torch
-from lit_gen.harness import record, tracking
+from lit_gen.harness import record
+from lit_gen.harness.reports import tracking
 
 read = record.read(Path(sys.argv[1]))
 state = [str(random.getstate()), str(numpy.random.get_state()), str(torch.get_rng_state())]
@@ -518,7 +615,7 @@ def test_two_seeds_may_start_on_a_new_database_at_once(tmp_path) -> None:
     uri, processes = f"sqlite:///{tmp_path}/new/mlflow.db", []
     for seed in (1, 2):
         path = tmp_path / str(seed) / "record.json"
-        records.write(path, make(seed=seed, result={"curve": {"a": [1.0, 2.0, 3.0]}}))
+        records.write(path, make(seed=seed))
         command = [sys.executable, "-c", SEED, str(path), uri]
         process = subprocess.Popen(
             command, cwd=tmp_path, env=ENVIRONMENT, text=True,

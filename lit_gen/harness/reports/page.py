@@ -1,0 +1,611 @@
+"""The report as one HTML page: every claim beside what the runs say, with curves, samples and cost.
+
+The page needs nothing but itself: style, figures and images are inside, and no address is loaded.
+The same records give the same bytes. Everything from a record or a YAML file is escaped.
+"""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_gen.harness import claims, store
+from lit_gen.harness import record as records
+from lit_gen.harness.claims import Entry, Paper, Standing
+from lit_gen.harness.record import RECORD, SAMPLES, Record
+from lit_gen.harness.reports import figures, report
+from lit_gen.harness.reports.report import in_order, paper
+from lit_gen.harness.spec import Claim, Deviation, Spec, UserError, digest, flatten
+from lit_gen.harness.verdicts import ledger
+from lit_gen.harness.verdicts.certificate import judge_all
+from lit_gen.harness.verdicts.verdict import RULES, Verdict, group
+from lit_gen.harness.words import number, plural, unit
+
+TEMPLATE = Path(__file__).with_name("page.html")
+GRIDS = 2  # sample grids of one cell
+LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
+BOUNDS = {"<": "below", ">": "above", "~": "about"}
+MISSING, UNBUILT, UNMEASURABLE = claims.WORDS
+ORDER = (
+    "reproduced", "better", "worse", "inconclusive", "not comparable", "not judged", *claims.WORDS,
+)  # fmt: skip
+MEANINGS = {
+    "reproduced": "the interval lies within the margin of the paper's value",
+    "better": "it lies wholly beyond the margin, on the good side",
+    "worse": "it lies wholly beyond the margin, on the bad side",
+    "inconclusive": "the runs do not settle it; the sentence says what would",
+    "not comparable": "our number is not the paper's kind of number",
+    "not judged": "the records lack something; the sentence says what",
+    MISSING: "a reproduction is there, and its runs gave no number yet",
+    UNBUILT: "no reproduction is there yet",
+    UNMEASURABLE: "nobody can measure it as things are; the sentence says why",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One reproduction and what is known about it.
+
+    Attributes:
+        runs: each record with its run directory, where that is at hand.
+        problems: what could not be read, a sentence each.
+    """
+
+    spec: Spec
+    runs: tuple[tuple[Record, Path | None], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        shown = [record for record, _ in self.runs if not record.smoke]
+        return sorted(shown, key=lambda record: report.order(self.spec, record))
+
+    def folder(self, record: Record) -> Path | None:
+        return next((folder for other, folder in self.runs if other is record), None)
+
+    def predictions(self, record: Record) -> dict[str, np.ndarray] | None:
+        return store.predictions(record, self.folder(record))
+
+
+def gather(spec: Spec, runs_dir: Path, unkept: bool = False) -> Study:
+    """The records that count, with the run directories they came from.
+
+    Args:
+        runs_dir: where run directories are looked for: their sample grids are shown.
+        unkept: show the runs there that are not among the records that count, too.
+    """
+    problems: list[str] = []
+    kept = {record.name: record for record, _ in _read(store.results(spec), "*.json", problems)}
+    unread = problems if unkept else []
+    there = {r.name: (r, p.parent) for r, p in _read(runs_dir / spec.name, f"*/{RECORD}", unread)}
+    runs: list[tuple[Record, Path | None]] = []
+    for name, record in kept.items():
+        other, folder = there.pop(name, (None, None))
+        same = other is not None and _metrics(other) == _metrics(record)
+        runs.append((record, folder if same else None))
+    return Study(spec, (*runs, *(there.values() if unkept else ())), tuple(problems))
+
+
+def _read(root: Path, pattern: str, problems: list[str]) -> Iterator[tuple[Record, Path]]:
+    for path in sorted(root.glob(pattern)):
+        try:
+            yield records.read(path), path
+        except UserError as error:
+            problems.append(str(error).replace(f"{root}/", ""))
+
+
+def _metrics(record: Record) -> Any:
+    return record.status, record.spec_hash, record.result.get("metrics")
+
+
+def html(studies: Iterable[Study], catalogue: Iterable[Paper] = (), whole: bool = True) -> str:
+    """The page.
+
+    Args:
+        catalogue: papers with all their numbers.
+        whole: show those of their numbers, too, that none of the studies is about.
+
+    Raises:
+        UserError: matplotlib or Jinja2 is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise UserError(
+            f"The page needs {error.name}, which is not installed: pip install 'lit-gen[report]'."
+        ) from error
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    known = {paper.name: paper for paper in catalogue}
+    of: dict[str, list[Study]] = {name: [] for name in known if whole}
+    for study in studies:
+        of.setdefault(study.spec.path.parent.name, []).append(study)
+    papers = [_paper(n, known.get(n), there, whole) for n, there in of.items()]
+    papers.sort(key=lambda paper: (not paper["hours"], not paper["studies"], paper["key"]))
+    counts = sum((paper["counts"] for paper in papers), Counter())
+    views = [view for paper in papers for view in paper["studies"]]
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        papers=papers,
+        counts=_ordered(counts),
+        total=counts.total(),
+        runs=sum(len(view["runs"]) for view in views),
+        hours=sum(view["hours"] for view in views),
+        meanings=MEANINGS,
+        newest=max((view["newest"] for view in views), default=""),
+        example=figures.example(),
+    )
+
+
+def _paper(
+    name: str, listed: Paper | None, studies: Sequence[Study], whole: bool
+) -> dict[str, Any]:
+    """All that is known about a paper: its reproductions, and its other numbers."""
+    views = [_study(study, listed) for study in studies]
+    rows = [row for view in views for row in view["claims"] if row["first"]]
+    entries = listed.claims if listed and whole else ()
+    catalogued = {entry.id for entry in entries}
+    counts = Counter(row["status"] for row in rows if row["id"] not in catalogued)
+    by_id: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_id.setdefault(row["id"], []).append(row)
+    specs = [study.spec for study in studies]
+    standings = {e.id: claims.standing(e, specs, []) for e in entries if e.id not in by_id}
+    counts.update(by_id[i][0]["status"] if i in by_id else standings[i].word for i in catalogued)
+    cited = dict(vars(listed)) if listed else {}
+    cited |= studies[0].spec.paper if studies else {}
+    return {
+        "key": name,
+        "about": {key: cited.get(key, "") for key in ("title", "authors", "year", "arxiv")},
+        "studies": views,
+        "counts": counts,
+        "said": _ordered(counts),
+        "measured": [row for row in rows if row["n"]],
+        "hours": sum(view["hours"] for view in views),
+        "others": _others(listed, standings) if listed else [],
+        "unmeasured": len(standings),
+    }
+
+
+def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+    return [(status, counts[status]) for status in ORDER if counts[status]]
+
+
+def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
+    spec, runs = study.spec, study.records
+    effects = _effects(spec, runs)
+    departures = _ledger(spec, runs, effects)
+    listed = [row["text"] for row in departures]
+    cells, judged = _cells(runs), [_judged(study, claim) for claim in in_order(spec)]
+    return {
+        "name": spec.name,
+        "summary": spec.summary,
+        "about": _about(spec),
+        "claims": list(_claims(judged, listed)),
+        "context": _context(spec, catalogued),
+        "figures": [figure for cell in cells for figure in _figures(study, cell)],
+        "samples": (samples := [_samples(study, cell) for cell in cells]),
+        "bare": [cell["title"] for cell in samples if not cell["of"]],
+        "ledger": departures,
+        "effects": {k: v for k, v in effects.items() if k not in {d.name for d in spec.ledger}},
+        "runs": [_run(spec, record, listed) for record in runs],
+        "metrics": list(dict.fromkeys(c.metric for c in spec.claims)),
+        "cost": _cost(runs),
+        "hours": sum(map(report.hours, runs)),
+        "unfinished": [
+            {"title": f"{p.claim.setting}, seed {p.seed}, {p.protocol}", "sentence": p.sentence}
+            for p in report.unfinished(spec, runs)
+        ],
+        "commands": _commands(study, [v for _, verdicts, _ in judged for v in verdicts]),
+        "problems": study.problems,
+        "newest": max((_started(record) for record in runs), default=""),
+    }
+
+
+# --- the table
+
+
+def _judged(study: Study, claim: Claim) -> tuple[Claim, list[Verdict], str]:
+    """The claim's verdicts, what is as written in the reproduction first; or why there is none."""
+    try:
+        verdicts = judge_all(study.spec, claim, study.records, study.predictions)
+    except UserError as error:
+        return claim, [], str(error)
+    default = study.spec.default_protocol
+    verdicts.sort(key=lambda v: (_unmeasured(v), v.protocol != default, bool(v.overrides)))
+    return claim, verdicts, ""
+
+
+def _claims(
+    judged: Iterable[tuple[Claim, list[Verdict], str]], listed: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One row for each verdict, or for each claim that has none."""
+    for claim, verdicts, problem in judged:
+        if problem:
+            yield _row(claim) | {"status": "not judged", "why": [problem]}
+            continue
+        if not verdicts:
+            yield _row(claim) | {"status": MISSING}
+        for i, verdict in enumerate(verdicts):
+            variant = ", ".join([f"protocol {verdict.protocol}", *_changes(verdict.overrides)])
+            yield _row(claim) | {
+                "first": i == 0,
+                "variant": variant,
+                "ours": report.ours(verdict),
+                "n": verdict.n,
+                "difference": report.difference(verdict),
+                "strip": figures.strip(verdict),
+                "status": MISSING if _unmeasured(verdict) else verdict.status,
+                "more": verdict.more,
+                "why": [
+                    verdict.sentence.removeprefix(f"{verdict.status}: ")
+                    + "".join(f"; {k}: {number(v)}" for k, v in verdict.details.items()),
+                    *report.remarks(verdict),
+                ],
+                "rules": [
+                    (rule.replace("_", " "), number(value), rule == claim.select)
+                    for rule in RULES
+                    if (value := verdict.alternatives.get(rule)) is not None
+                ],
+                "deviations": _footnotes(verdict.deviations, listed),
+            }
+
+
+def _unmeasured(verdict: Verdict) -> bool:
+    """Whether the runs gave no number yet."""
+    return verdict.status == "inconclusive" and verdict.mean is None
+
+
+def _row(claim: Claim) -> dict[str, Any]:
+    """A claim before any run."""
+    return {
+        "first": True,
+        "id": claim.id,
+        "setting": claim.setting,
+        "name": claim.name,
+        "row": claim.row,
+        "paper": paper(claim),
+        "unit": unit(claim.metric),
+        "margin": number(claim.margin),
+        "variant": "",
+        "ours": "-",
+        "n": 0,
+        "difference": "-",
+        "strip": "",
+        "more": None,
+        "why": [],
+        "rules": [],
+        "deviations": "",
+    }
+
+
+def _about(spec: Spec) -> dict[str, list[str]]:
+    """What the paper and we mean by each claim, and for which settings if not for all."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for claim in in_order(spec):
+        said.setdefault(claim.name, {}).setdefault(_meaning(claim), []).append(claim.setting)
+    return {
+        name: [
+            words + (f" ({', '.join(settings)})" if len(meanings) > 1 else "")
+            for words, settings in meanings.items()
+        ]
+        for name, meanings in said.items()
+    }
+
+
+def _context(spec: Spec, listed: Paper | None) -> list[dict[str, str]]:
+    """The rows that stand beside our claims in the paper's tables."""
+    ids = {claim.id for claim in spec.claims} - {""}
+    entries = listed.entries if listed else ()
+    tables = {entry.table for entry in entries if entry.id in ids}
+    return [_printed(e) for e in entries if e.context and e.table in tables]
+
+
+def _others(paper: Paper, standings: Mapping[str, Standing]) -> list[dict[str, Any]]:
+    """The tables of the claims that no reproduction is about, with the rows beside them."""
+    blocks = []
+    for _, table in groupby(paper.entries, lambda entry: entry.table):
+        rows = list(table)
+        ours = [entry for entry in rows if entry.id in standings]
+        if not ours:
+            continue
+        reasons: dict[str, list[str]] = {}
+        for entry in ours:
+            if standings[entry.id].why:
+                reasons.setdefault(standings[entry.id].why, []).append(entry.row)
+        head = ours[0]
+        blocks.append(
+            {
+                "where": ", ".join(dict.fromkeys(e.where for e in ours)),
+                "what": f"{head.dataset}: {head.metric}, {head.better} is better",
+                "rows": [_printed(e) | {"status": standings[e.id].word} for e in ours]
+                + [_printed(e) for e in rows if e.context],
+                "reasons": [
+                    (why, "" if len(whose) == len(ours) else "; ".join(whose))
+                    for why, whose in reasons.items()
+                ],
+            }
+        )
+    return blocks
+
+
+def _printed(entry: Entry) -> dict[str, str]:
+    """A row of the catalogue as the paper has it."""
+    value = f"{BOUNDS[entry.bound]} " if entry.bound else ""
+    value += number(entry.value)
+    if entry.spread is not None:
+        value += f" ± {number(entry.spread)}"
+    elif entry.quartiles:
+        value += " [{}, {}]".format(*map(number, entry.quartiles))
+    notes = [entry.order, entry.note, claims.UNVERIFIED if entry.evidence == "recalled" else ""]
+    return {
+        "row": entry.row,
+        "value": value,
+        "unit": entry.unit,
+        "margin": number(entry.margin) if entry.margin is not None else "",
+        "note": "; ".join(note for note in notes if note),
+        "status": "",
+    }
+
+
+def _meaning(claim: Claim) -> str:
+    what = {"ensemble": f"ensembles of {claim.members}, mean"}
+    parts = [
+        claim.where,
+        f"{claim.metric}, {claim.better} is better; {what.get(claim.statistic, claim.statistic)} "
+        f"of {claim.runs or 'an unknown number of'} runs, {claim.select.replace('_', ' ')} epoch",
+    ]
+    if claim.spread is not None:
+        over = claim.spread_over
+        parts.append(
+            "what the ± is, is not stated"
+            if over == "not stated"
+            else f"the ± is one standard deviation over {over}"
+        )
+    if claim.reason:
+        parts.append(f"margin: {claim.reason}")
+    if claim.evidence == "recalled":
+        parts.append("unverified transcription")
+    return "; ".join(part for part in parts if part)
+
+
+def _changes(overrides: dict[str, Any]) -> list[str]:
+    return [f"{name} = {value}" for name, value in flatten(overrides)]
+
+
+def _footnotes(deviations: Iterable[str], listed: Sequence[str]) -> str:
+    return ", ".join(str(listed.index(d) + 1) for d in deviations if d in listed)
+
+
+# --- learning curves
+
+
+def _cells(runs: Sequence[Record]) -> list[list[Record]]:
+    """Runs that are equal in all but the seed."""
+    cells: dict[tuple, list[Record]] = {}
+    for record in runs:
+        cells.setdefault(group(record), []).append(record)
+    return list(cells.values())
+
+
+def _title(cell: Sequence[Record]) -> str:
+    record = cell[0]
+    return ", ".join([record.setting, f"protocol {record.protocol}", *_changes(record.overrides)])
+
+
+def _stored(cell: Sequence[Record], runs: Sequence[Record]) -> list[Record]:
+    """The finished runs of the cell; if there are not two, those of another precision, too."""
+
+    def kind(record: Record) -> tuple:
+        config = digest(record.config | {"matmul_precision": None})
+        return record.setting, record.protocol, config
+
+    finished = [r for r in cell if r.status == "finished"]
+    if len(finished) > 1:
+        return finished
+    return [r for r in runs if r.status == "finished" and kind(r) == kind(cell[0])]
+
+
+def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """One figure for each metric that the claims of the cell are about."""
+    theirs = [claim for claim in study.spec.claims if claim.setting == cell[0].setting]
+    for claim in {c.metric: c for c in reversed(theirs)}.values():
+        drawn = [(r, y) for r in cell if np.isfinite(y := figures.curve(r, claim.metric)).any()]
+        if not drawn:
+            continue
+        stored = _stored(cell, study.records)
+        expected = figures.band(stored, claim.metric)
+        others = sorted({_title([r]) for r in stored} - {_title(cell)})
+        key = []
+        for (record, y), colour in zip(drawn, cycle(figures.COLOURS)):
+            at = number(float(y[np.isfinite(y)][-1]))
+            far = f", {record.status} at epoch {record.epochs} of {record.max_epochs}"
+            key.append(
+                (colour, f"seed {record.key}: {at}{far if record.status != 'finished' else ''}")
+            )
+        title = f"{_title(cell)}: {unit(claim.metric)}"
+        words = f"Learning curves, {title}; {'; '.join(said for _, said in key)}."
+        prefix = f"f{digest([study.spec.name, claim.metric, *group(cell[0])])[:8]}-"
+        yield {
+            "title": title,
+            "svg": figures.curves(claim, drawn, expected, words, prefix),
+            "key": key,
+            "band": f"where a further run is expected at 95 %, by {len(stored)} finished runs"
+            + (f" (of {'; '.join(others)})" if others else "")
+            if len(expected[0])
+            else "",
+            "paper": f"paper: {paper(claim)}, equal within ± {number(claim.margin)}",
+        }
+
+
+# --- samples
+
+
+def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
+    """Grids of the first runs that have one."""
+    there = [
+        (record, folder / SAMPLES)
+        for record in cell
+        if (folder := study.folder(record)) and (folder / SAMPLES).is_file()
+    ]
+    return {
+        "title": _title(cell),
+        "of": len(there),
+        "images": [
+            {
+                "src": _embedded(path),
+                "caption": f"seed {record.key}, after epoch {record.epochs}",
+                "alt": f"Grid of generated samples, {_title(cell)}, seed {record.key}",
+            }
+            for record, path in there[:GRIDS]
+        ],
+    }
+
+
+def _embedded(path: Path) -> str:
+    """A data: address of a PNG; large ones as JPEG."""
+    content, kind = path.read_bytes(), "png"
+    if len(content) > LARGEST_IMAGE:
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.open(io.BytesIO(content)).convert("RGB").save(file, "JPEG", quality=85)
+        content, kind = file.getvalue(), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+# --- deviations, runs, cost
+
+
+def _effects(spec: Spec, runs: Sequence[Record]) -> dict[str, str]:
+    """What each departure was measured to do to the claims, by its name."""
+    try:
+        found = ledger.effects(spec, runs)
+    except UserError:  # a claim that the runs do not log; its row says so
+        return {}
+    said: dict[str, list[str]] = {}
+    for effect in found:
+        said.setdefault(effect.name, []).append(effect.sentence)
+    return {name: "; ".join(sentences) for name, sentences in said.items()}
+
+
+def _ledger(spec: Spec, runs: Sequence[Record], effects: dict[str, str]) -> list[dict[str, str]]:
+    """Every departure from the paper: those of the file, then those that runs add."""
+    rows = [
+        {"name": d.name, "text": d.what, "why": d.why, "effect": _effect(d, effects)}
+        for d in spec.ledger
+    ]
+    known = {row["text"] for row in rows}
+    for text in dict.fromkeys([*spec.deviations, *(d for r in runs for d in r.deviations)]):
+        if text not in known:
+            rows.append({"name": "", "text": text, "why": "", "effect": ""})
+    for row in rows:
+        whose = {_title([r]) for r in runs if row["text"] in r.deviations}
+        everyone = {_title([r]) for r in runs}
+        row["of"] = "" if whose == everyone else "; ".join(sorted(whose)) or "no run here"
+    return rows
+
+
+def _effect(deviation: Deviation, effects: dict[str, str]) -> str:
+    said = effects.get(deviation.name, "not measured") if deviation.name else "not measured"
+    if said.startswith("not measured") and deviation.ablation:
+        said += f"; runs of {deviation.ablation} would tell"
+    return said
+
+
+def _run(spec: Spec, record: Record, listed: Sequence[str]) -> dict[str, Any]:
+    segments = record.provenance.get("segments", [])
+    error = record.error or {}
+    spent = report.hours(record)
+    metrics = dict.fromkeys(c.metric for c in spec.claims)
+    return {
+        "setting": record.setting,
+        "protocol": ", ".join([record.protocol, *_changes(record.overrides)]),
+        "seed": str(record.key),
+        "status": record.status,
+        "epochs": f"{record.epochs} of {record.max_epochs}",
+        "values": [number(report.last(record, metric)) for metric in metrics],
+        "hours": f"{spent:.1f}" if spent else "-",
+        "stretches": len(segments),
+        "device": _device(segments[-1]) if segments else "-",
+        "memory": _memory([record]),
+        "energy": _energy([record]),
+        "commit": report.commits(record),
+        "deviations": _footnotes(record.deviations, listed),
+        "error": ": ".join(str(error[k]) for k in ("type", "message") if error.get(k)),
+        "step": error.get("step"),
+    }
+
+
+def _started(record: Record) -> str:
+    segments = record.provenance.get("segments", [])
+    return max((str(s.get("started", "")) for s in segments), default="")
+
+
+def _device(segment: dict[str, Any]) -> str:
+    threads = segment.get("threads")
+    return (segment.get("device") or "unknown") + (f" x {threads}" if threads else "")
+
+
+def _machine(segment: dict[str, Any]) -> str:
+    threads, processor = segment.get("threads"), segment.get("processor")
+    parts = [segment.get("device") or "unknown device"]
+    parts += [plural(threads, "thread")] if threads else []
+    names = [name for name in (processor, (segment.get("gpu") or {}).get("name")) if name]
+    return ", ".join(parts) + (f" ({', '.join(names)})" if names else "")
+
+
+def _memory(runs: Iterable[Record]) -> str:
+    segments = [s for r in runs for s in r.provenance.get("segments", [])]
+    peaks = {
+        where: max((s.get(key) or 0 for s in segments), default=0)
+        for where, key in (("", "peak_memory_mb"), (" on the GPU", "peak_gpu_memory_mb"))
+    }
+    return ", ".join(f"{peak:,.0f} MB{where}" for where, peak in peaks.items() if peak) or "-"
+
+
+def _energy(runs: Iterable[Record]) -> str:
+    joules = [s.get("energy_j") for r in runs for s in r.provenance.get("segments", [])]
+    return f"{sum(j for j in joules if j) / 3.6e6:.3f} kWh" if any(joules) else "-"
+
+
+def _cost(runs: Sequence[Record]) -> list[tuple[str, str]]:
+    """What the runs took together."""
+    if not runs:
+        return []
+    spent = [report.hours(record) for record in runs]
+    whole = [h for h, r in zip(spent, runs, strict=True) if r.status == "finished" and h]
+    machines = {_machine(s) for r in runs for s in r.provenance.get("segments", [])}
+    ended, energy = Counter(r.status for r in runs), _energy(runs)
+    return [
+        ("runs", ", ".join(f"{n} {s}" for s in records.STATUSES if (n := ended[s]))),
+        ("time", f"{sum(spent):.1f} h together"),
+        *([("a finished run", f"{sum(whole) / len(whole):.1f} h on average")] if whole else []),
+        ("machine", "; ".join(sorted(machines)) or "unknown"),
+        ("peak memory", _memory(runs)),
+        ("energy", "not told by the platform" if energy == "-" else energy),
+    ]
+
+
+def _commands(study: Study, verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+    """How to check what stands here, and to go on."""
+    spec = study.spec
+    said = []
+    if study.runs:
+        folder = f"results/{spec.path.parent.name}/{spec.path.stem}"
+        said += [
+            ("reproduce check", "judges all stored records again"),
+            (f"reproduce verify {folder}/*.json", "derives again what a record's data give"),
+        ]
+    decide = [line.partition(": ") for line in report.go_on(verdicts, None)]
+    said += [(command, words.replace("To decide", "would decide")) for words, _, command in decide]
+    if not verdicts:
+        said.append((f"reproduce {spec.name}", "trains and judges; --budget 5m to try it first"))
+    return said

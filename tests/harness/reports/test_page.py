@@ -1,0 +1,382 @@
+"""The page and its figures hold what the records say, in any browser, without a network."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_gen.harness import record as records
+from lit_gen.harness.claims import Entry, Paper
+from lit_gen.harness.cli import main
+from lit_gen.harness.record import Record
+from lit_gen.harness.reports import figures, page
+from lit_gen.harness.spec import Claim, Deviation, Spec, UserError
+from lit_gen.harness.verdicts.curves import progress
+from lit_gen.harness.verdicts.verdict import Verdict, judge
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+TEN = {"runs": 10, "spread_over": "seeds"}
+CLAIMS = tuple(
+    Claim("single", "test/errors", setting, value=value, spread=spread, margin=margin, **TEN)
+    for setting, value, spread, margin in (
+        ("as_paper", 93.0, 2.0, 6.5),
+        ("lower", 200.0, 4.0, 10.0),
+        ("higher", 50.0, 1.0, 5.0),
+        ("wide", 90.0, 4.0, 4.0),
+        ("odd", 90.0, 4.0, 4.0),
+        ("never", 90.0, 4.0, 4.0),
+    )
+)
+SPEC = Spec(
+    name="toy_table",
+    path=Path("reproductions/toy/table.yaml"),
+    summary="Table 1: errors",
+    paper={"title": "Toy & Co", "authors": "Ada & Bo", "year": 2015, "arxiv": "0000.00000v2"},
+    claims=CLAIMS,
+    seeds=(),
+    settings={claim.setting: {} for claim in CLAIMS},
+    default_setting="as_paper",
+    protocols={"paper": {}},
+    config={},
+    deviations=("pixels by 255",),
+)
+HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png> &amp; 'quoted'"
+VALUES = {
+    "as_paper": (91, 93, 95, 92, 94, 93, 92, 94),
+    "lower": (100, 102, 98, 101),
+    "higher": (90, 91, 92),
+    "wide": (80, 120),
+    "odd": (90, float("nan")),
+}
+
+
+def run(setting: str, seed: int, value: float, status="finished", epochs=30, **changes) -> Record:
+    curve = [round(value * (1 + 20 * np.exp(-i / 3)), 3) for i in range(epochs)]
+    finite = [x if np.isfinite(x) else None for x in curve]
+    metrics = {"metrics": {"test/errors": value if np.isfinite(value) else None}}
+    segment = {
+        "started": f"2026-01-0{seed}T00:00:00Z", "commit": "0123456789abcdef", "device": "cpu",
+        "threads": 1, "wall_s": 5400.0, "peak_memory_mb": 512, "energy_j": 3.6e6,
+    }  # fmt: skip
+    fields = {
+        "reproduction": "toy_table",
+        "setting": setting,
+        "protocol": "paper",
+        "seed": {"data": seed, "model": seed},
+        "config": {"setting": setting},
+        "spec_hash": "0" * 64,
+        "deviations": ["pixels by 255"],
+        "status": status,
+        "epochs": epochs,
+        "max_epochs": 30,
+        "result": {"curve": {"test/errors": finite, "val/errors": finite}}
+        | (metrics if status == "finished" else {}),
+        "provenance": {"segments": [segment]},
+    }
+    return Record(**fields | changes)
+
+
+FINISHED = [run(s, i, float(v)) for s, vs in VALUES.items() for i, v in enumerate(vs, 1)]
+RUNS = [
+    *FINISHED,
+    run("wide", 3, 100.0, "crashed", 12, error={"type": "Oops", "message": HOSTILE, "step": 7}),
+    run("wide", 4, 100.0, "diverged", 3, error={"type": "Diverged", "message": "loss is nan"}),
+    run("lower", 5, 100.0, "stopped", 9),
+    run("as_paper", 1, 97.0, overrides={"model": {"init_args": {"lr": 0.1}}}, config={"lr": 0.1}),
+]
+
+
+def study(runs=RUNS, folder: Path | None = None, spec: Spec = SPEC) -> page.Study:
+    return page.Study(spec, tuple((r, folder) for r in runs))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def trusted() -> Iterator[None]:
+    """Numbers that no certificate doubts: those have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_gen.harness.verdicts.certificate.doubts", lambda *_: {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def text(trusted) -> str:
+    return page.html([study()])
+
+
+class Elements(html.parser.HTMLParser):
+    """Every element's attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.said: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][0] not in ("script", "style"):
+            self.said.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.said).split())
+
+
+def test_every_state_has_its_word(text) -> None:
+    words = Elements(text).words
+
+    for word in ("1 reproduced", "1 better", "1 worse", "1 inconclusive", "1 not comparable"):
+        assert word in words
+    assert "1 not measured yet" in words
+
+
+def test_nothing_that_a_verdict_says_is_lost(text) -> None:
+    words = Elements(text).words
+    verdict = judge(CLAIMS[0], [r for r in FINISHED if r.setting == "as_paper"])
+
+    for said in (verdict.sentence.partition(": ")[2], *(n.rstrip(".") for n in verdict.notes)):
+        assert " ".join(said.split()) in words
+    assert "best on val" in words
+    assert "protocol paper, model.lr = 0.1" in words
+
+
+def test_the_ledger_says_what_each_departure_did(text) -> None:
+    named = replace(SPEC, ledger=(Deviation("pixel_scale", "pixels by 255", "the file is lost"),))
+    words = Elements(page.html([study(spec=named)])).words
+
+    assert "pixel_scale : pixels by 255 Why: the file is lost" in words
+    assert "Effect on the claim: not measured" in words
+    assert "model.lr = 0.1 : +6 errors on as_paper single (1 seed run both ways" in words
+
+
+def test_every_run_is_listed_with_what_became_of_it(text) -> None:
+    found = Elements(text)
+    rows = text[text.index('class="runs"') :].count("<tr>") - 1
+
+    assert rows == len(RUNS)
+    for said in ("loss is nan", "(step 7)", "12 of 30", "1.5", "512 MB", "1.000 kWh", "01234567"):
+        assert said in found.words
+    assert "1 stopped, 20 finished, 1 crashed, 1 diverged" in found.words
+
+
+def test_texts_of_records_stay_texts(text) -> None:
+    found = Elements(text)
+    spec = replace(SPEC, summary=HOSTILE, paper=dict.fromkeys(SPEC.paper, HOSTILE))
+    claims = [replace(CLAIMS[0], metric=HOSTILE, row=HOSTILE, reason=HOSTILE)]
+    logged = {"curve": {HOSTILE: [2.0, 1.0]}, "metrics": {HOSTILE: 1.0}}
+    odd = run("as_paper", 1, 1.0, epochs=2, result=logged, deviations=[HOSTILE], protocol=HOSTILE)
+    more = Elements(page.html([study([odd], spec=replace(spec, claims=tuple(claims)))]))
+
+    assert HOSTILE in found.words
+    assert more.words.count(HOSTILE) >= 8
+    for elements in (found, more):
+        assert [tag for tag, _ in elements.found].count("script") == 1
+        assert not [a for tag, a in elements.found if tag == "img"]
+
+
+def test_nothing_is_loaded_from_anywhere(text) -> None:
+    addresses = [
+        (tag, value)
+        for tag, attributes in Elements(text).found
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
+    ]
+
+    assert addresses
+    for tag, value in addresses:
+        assert value.startswith(("#", "data:")) or (tag == "a" and "https://arxiv.org/" in value)
+    assert not re.search(r"@import|url\((?!#|\"?data:)", text)
+
+
+def test_the_same_records_give_the_same_bytes(text) -> None:
+    assert page.html([study(RUNS[::-1])]) == text
+
+
+def test_ids_are_unique_and_every_figure_is_described(text) -> None:
+    found = Elements(text).found
+    ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+
+    assert len(ids) == len(set(ids))
+    pictures = [a for tag, a in found if tag in ("svg", "img")]
+    assert len(pictures) > len(VALUES)
+    assert all(a.get("aria-label") or a.get("alt") for a in pictures)
+    assert all(a.get("scope") for tag, a in found if tag == "th")
+
+
+def test_the_interval_sits_in_the_band_as_the_verdict_says() -> None:
+    def ends(difference: tuple[float, float, float]) -> tuple[list[float], list[float], bool]:
+        verdict = Verdict(
+            CLAIMS[0], "toy", "paper", "reproduced", "", n=3, mean=95.0, difference=difference
+        )
+        drawn = str(figures.strip(verdict))
+        x, width = map(float, re.search(r'band" x="(\S+)".*?width="(\S+)"', drawn).groups())
+        bar = [float(n) for n in re.search(r'interval" x1="(\S+)".*?x2="(\S+)"', drawn).groups()]
+        return [x, x + width], bar, "tip" in drawn
+
+    band, bar, tip = ends((2.0, -6.4, 6.4))
+    assert band[0] < bar[0] < bar[1] < band[1]
+    assert not tip
+    band, bar, tip = ends((2.0, -2.0, 7.0))
+    assert band[0] < bar[0] < band[1] < bar[1]
+    band, bar, tip = ends((200.0, -100.0, 500.0))
+    assert tip
+    assert 0 <= bar[0] < bar[1] <= figures.WIDTH
+
+
+def test_the_band_of_a_figure_is_the_one_that_runs_are_judged_by() -> None:
+    stored = [r for r in FINISHED if r.setting == "lower"]
+    unfinished = run("lower", 9, 100.0, "stopped", 9)
+
+    epochs, low, high = figures.band(stored, "test/errors")
+    said = progress(CLAIMS[1], unfinished, stored)
+
+    assert list(epochs) == list(range(1, 31))
+    assert (low[8], high[8]) == pytest.approx((said.low, said.high))
+
+
+def test_a_band_needs_two_runs() -> None:
+    assert len(figures.band(FINISHED[:1], "test/errors")[0]) == 0
+    assert len(figures.band([], "test/errors")[0]) == 0
+
+
+def test_samples_are_shown_where_a_run_left_them(tmp_path) -> None:
+    from PIL import Image
+
+    Image.effect_noise((300, 300), 90).save(tmp_path / "samples.png")  # incompressible
+    images = [
+        a for tag, a in Elements(page.html([study(RUNS[:5], tmp_path)])).found if tag == "img"
+    ]
+
+    assert len(images) == page.GRIDS
+    assert images[0]["src"].startswith("data:image/jpeg;base64,")
+    assert "seed 1" in images[0]["alt"]
+
+
+def test_runs_are_gathered_once_and_strangers_named(tmp_path, monkeypatch) -> None:
+    kept, runs = tmp_path / "results", tmp_path / "runs"
+    monkeypatch.setattr(page.store, "results", lambda spec: kept)
+    for folder, record in (("a", FINISHED[0]), ("b", FINISHED[1]), ("c", FINISHED[2])):
+        records.write(runs / SPEC.name / folder / "record.json", record)
+    records.write(kept / "1.json", FINISHED[0])
+    records.write(kept / "2.json", replace(FINISHED[1], status="stopped"))
+    (kept / "bad.json").write_text("{")
+
+    counted, shown = page.gather(SPEC, runs), page.gather(SPEC, runs, unkept=True)
+
+    assert [folder and folder.name for _, folder in counted.runs] == ["a", None]
+    assert [r.key.data for r in shown.records] == [1, 2, 3]
+    assert len(counted.problems) == 1
+    assert counted.problems[0].startswith("bad.json is not a readable record")
+    assert str(tmp_path) not in page.html([counted])
+
+
+def test_a_claim_that_the_runs_do_not_log_is_said_not_hidden() -> None:
+    claim = replace(CLAIMS[0], metric="test/nll")
+    words = Elements(page.html([study(spec=replace(SPEC, claims=(claim,)))])).words
+
+    assert "1 not judged" in words
+    assert "logged no 'test/nll'" in words
+
+
+def test_what_nobody_measured_is_counted_and_listed_with_its_reason() -> None:
+    own = replace(CLAIMS[0], id="mnist.single")
+    shared = {"paper": "toy", "where": "Table 1", "metric": "test/errors", "margin": 5.0}
+    entries = (
+        Entry("mnist.single", row="ours", table=0, value=93.0, **shared),
+        Entry("mnist.rival", row="a rival's", table=0, value=333.0, context=True, **shared),
+        Entry("cifar.single", row="ours again", table=1, value=18.6, spread=2.3, **shared),
+        Entry("svhn.single", row="ours, too", table=1, value=8.1, unmeasurable=HOSTILE, **shared),
+    )
+    catalogue = [Paper("toy", "Toy", 2015, "0000.00000", entries)]
+    studies = [study(spec=replace(SPEC, claims=(own,)))]
+
+    words = Elements(page.html(studies, catalogue)).words
+    part = Elements(page.html(studies, catalogue, whole=False)).words
+
+    for said in ("1 reproduced", "1 not built yet", "1 not measurable", "about 3 numbers", HOSTILE):
+        assert said in words
+    assert "2 numbers of this paper that no reproduction is about" in words
+    assert "18.6 ± 2.3" in words
+    assert "about 1 number:" in part
+    assert "18.6" not in part
+    for text in (words, part):
+        assert "a rival's 333" in text
+
+
+def test_a_missing_library_is_said_in_one_sentence(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(UserError, match=r"pip install 'lit-gen\[report\]'"):
+        page.html([study()])
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIT_GEN_RUNS", raising=False)
+
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "improved_gan_mnist_semisup", "-o", "deep/page.html"])
+
+    assert ended.value.code == 0
+    assert "wrote deep/page.html" in capsys.readouterr().out
+    content = (tmp_path / "deep/page.html").read_bytes()
+    assert b"1606.03498" in content
+    assert len(content) < 1_500_000
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "improved_gan_mnist_semisup", "-o", "deep"])
+    assert ended.value.code == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+# --- in a browser
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+PROBE = """<!DOCTYPE html>
+<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe>
+<script>f.onload = () => {{
+  const d = f.contentDocument, w = f.contentWindow;
+  d.querySelectorAll("details").forEach(e => e.open = true);
+  const wide = [...d.querySelectorAll("body *")].filter(e => !e.closest(".scroll, thead")
+    && e.getBoundingClientRect().right > {width} + 1).map(e => e.tagName + "." + e.className);
+  const small = [...d.querySelectorAll("svg.strip")].filter(e => e.checkVisibility()
+    && e.getBoundingClientRect().width < 60);
+  const {{scrollWidth, clientWidth}} = d.documentElement;
+  document.body.dataset.answer = [w.innerWidth, scrollWidth - clientWidth, wide.join(","),
+    small.length, w.performance.getEntriesByType("resource").map(e => e.name).join(","),
+    d.querySelectorAll("svg.curves path").length].join("|");
+}}</script>"""
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_in_a_browser_it_fits_and_asks_for_nothing(text, width, tmp_path) -> None:
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=escape(text)))
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=10000",
+        "--window-size=1400,900", "--dump-dom", probe.as_uri(),
+    ]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+    answer = re.search(r'data-answer="([^"]*)"', dumped)
+    assert answer, dumped[:500]
+    inner, beyond, wide, small, asked, curves = answer[1].split("|")
+    assert (int(inner), int(beyond), wide) == (width, 0, "")
+    assert small == "0"
+    assert not [name for name in asked.split(",") if name and not name.startswith("data:")]
+    assert int(curves) > 10
