@@ -1,0 +1,177 @@
+"""The regression gate: it bites, and it does not bark at nothing."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from simulated import run
+
+from lit_gen.datamodules import images
+from lit_gen.harness import gate
+from lit_gen.harness.record import Record
+from lit_gen.harness.spec import find
+from lit_gen.papers import improved_gan
+from lit_gen.papers.improved_gan import SemiSupervisedGAN
+
+NAME = "improved_gan_mnist_semisup"
+EPOCHS, DATA = 6, {"data": "a" * 64}
+
+
+def curves(random: np.random.Generator, seeds: range, shift: float = 0.0) -> list[Record]:
+    """Runs with two metrics; the second is shifted by so many standard deviations."""
+    found = []
+    for seed in seeds:
+        luck = random.normal(size=2)
+        noise = 0.3 * random.normal(size=(2, EPOCHS))
+        errors = np.exp(7 - 0.2 * np.arange(EPOCHS) + 0.1 * (luck[0] + noise[0]))
+        loss = 0.5 * np.arange(EPOCHS) - 1 + 0.05 * (luck[1] + noise[1] + shift)
+        record = run((1, seed), provenance=DATA, curve=list(errors))
+        record.result["curve"] = {"test/errors": list(errors), "train/loss": list(loss)}
+        found.append(record)
+    return found
+
+
+def compare(stored: list[Record], fresh: list[Record]) -> gate.Finding:
+    return gate.compare("paper", stored, fresh)
+
+
+def test_the_same_numbers_are_called_identical() -> None:
+    stored = curves(np.random.default_rng(0), range(20))
+
+    assert compare(stored, stored[:2]).status == "identical"
+
+
+def test_code_that_draws_other_numbers_raises_an_alarm_once_in_a_hundred() -> None:
+    random, alarms, checks = np.random.default_rng(1), 0, 600
+    for _ in range(checks):
+        stored = curves(random, range(12))
+        alarms += compare(stored, curves(random, range(2))).status == "outside"
+
+    assert alarms / checks <= gate.FALSE_ALARM + 4 * np.sqrt(gate.FALSE_ALARM / checks)
+
+
+def test_a_shift_in_one_metric_is_seen_and_more_runs_see_a_smaller_one() -> None:
+    random, seen = np.random.default_rng(2), {}
+    for k in (1, 4):
+        trials = [
+            compare(curves(random, range(20)), curves(random, range(30, 30 + k), shift=4.5)).bad
+            for _ in range(60)
+        ]
+        seen[k] = sum(trials)
+
+    assert compare(curves(random, range(20)), curves(random, range(1), shift=12)).bad
+    assert seen[4] > seen[1] + 10
+
+
+def test_what_no_longer_runs_or_logs_is_broken() -> None:
+    stored = curves(np.random.default_rng(3), range(8))
+    diverged = run(1, status="diverged", error={"step": 7, "type": "Diverged", "message": "nan"})
+    silent = curves(np.random.default_rng(4), range(1))
+    del silent[0].result["curve"]["train/loss"]
+
+    assert compare(stored, [diverged]).status == "broken"
+    assert "step 7" in compare(stored, [diverged]).sentence
+    assert "train/loss" in compare(stored, silent).sentence
+    assert compare(stored, silent).bad
+
+
+def test_too_few_stored_runs_or_other_data_are_no_reference() -> None:
+    random = np.random.default_rng(5)
+    stored, fresh = curves(random, range(8)), curves(random, range(1))
+    elsewhere = [run(1, provenance={"data": "b" * 64})]
+
+    assert compare(stored[:4], fresh).status == "no reference"
+    assert compare(stored, elsewhere).status == "no reference"
+    assert not compare(stored, elsewhere).bad
+
+
+def test_a_changed_default_is_said_before_anything_is_trained(monkeypatch) -> None:
+    spec = find(NAME)
+    stored = gate.stored(spec)
+    assert list(gate.outdated(spec, stored)) == []
+
+    for record in stored["release"]:
+        record.config["model"]["init_args"]["lr"] = 0.006
+
+    (complaint,) = gate.outdated(spec, stored)
+    assert "model.lr was 0.006, is 0.003" in complaint
+    assert "--remake" in complaint
+
+
+# --- on real data, with bugs that somebody could make
+
+
+def wrong_sign(patch: pytest.MonkeyPatch) -> None:
+    right = improved_gan.feature_matching_loss
+    patch.setattr(improved_gan, "feature_matching_loss", lambda a, b: -right(a, b))
+
+
+def no_averaging(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SemiSupervisedGAN, "forward", lambda self, x: self.discriminator(x))
+
+
+def leaked_labels(patch: pytest.MonkeyPatch) -> None:
+    right = images.balanced_subset
+    patch.setattr(images, "balanced_subset", lambda t, p, n: right(t, p, 3 * n))
+
+
+def shuffled_labels(patch: pytest.MonkeyPatch) -> None:
+    right = images.SemiSupervisedEpochs.__init__
+
+    def init(self, x, y, labeled, *rest):
+        y = y.clone()
+        shuffled = torch.randperm(len(labeled), generator=torch.Generator().manual_seed(0))
+        y[labeled] = y[labeled][shuffled]
+        right(self, x, y, labeled, *rest)
+
+    patch.setattr(images.SemiSupervisedEpochs, "__init__", init)
+
+
+def other_draws(patch: pytest.MonkeyPatch) -> None:
+    """Harmless: the noise comes from elsewhere in the stream, the mathematics is the same."""
+
+    def latent(self, n):
+        torch.rand(1)
+        return torch.rand(n, self.hparams.latent_dim)
+
+    patch.setattr(SemiSupervisedGAN, "latent", latent)
+
+
+def renamed(patch: pytest.MonkeyPatch) -> None:
+    """Harmless: the same loss, written another way."""
+    patch.setattr(
+        improved_gan,
+        "feature_matching_loss",
+        lambda real, generated: (generated.mean(0) - real.mean(0)).square().mean(),
+    )
+
+
+@pytest.fixture(scope="module")
+def real_data() -> str:
+    folder = os.environ.get("LIT_GEN_DATA")
+    if not folder or not (Path(folder) / "mnist").is_dir():
+        pytest.skip("LIT_GEN_DATA names no folder with the real MNIST: the gate cannot train")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "bad"),
+    [(wrong_sign, True), (no_averaging, True), (leaked_labels, True), (shuffled_labels, True),
+     (other_draws, False), (renamed, False)],
+)  # fmt: skip
+def test_the_gate_bites_at_bugs_and_lets_refactorings_pass(
+    change: Callable, bad: bool, real_data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch)
+    spec = find(NAME)
+    release = {"release": spec.gate["protocols"]["release"]}
+    spec = replace(spec, gate=spec.gate | {"protocols": release})
+
+    fresh = gate.train(spec, 1.0, "cpu", None, real_data, lambda line: None)
+    finding = gate.compare("release", gate.stored(spec)["release"], fresh["release"])
+
+    assert finding.bad is bad, finding.sentence
