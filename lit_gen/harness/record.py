@@ -61,6 +61,16 @@ class Record:
         departs = f"+{digest(self.config)[:8]}" if self.overrides or self.smoke else ""
         return f"{self.setting}-{self.protocol}{departs}{'-smoke' if self.smoke else ''}"
 
+    @property
+    def hours(self) -> float:
+        """Wall time of all stretches."""
+        return sum(s.get("wall_s") or 0 for s in self.provenance.get("segments", [])) / 3600
+
+    @property
+    def whole_hours(self) -> float | None:
+        """What the run takes to its last epoch at its pace so far; None before its first one."""
+        return self.hours / self.epochs * self.max_epochs if self.epochs else None
+
     def curve(self) -> list[dict[str, float]]:
         """One row of metrics per finished epoch; row i is epoch i + 1."""
         columns = self.result.get("curve", {})

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_gen.harness.cli import main, parse_budget, parse_overrides
+from lit_gen.harness.cli import main, parse_overrides
+from lit_gen.harness.commands.common import parse_budget
 from lit_gen.harness.spec import UserError
 
 NAME = "improved_gan_mnist_semisup"

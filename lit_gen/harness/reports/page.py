@@ -198,7 +198,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "runs": [_run(spec, record, listed) for record in runs],
         "metrics": list(dict.fromkeys(c.metric for c in spec.claims)),
         "cost": _cost(runs),
-        "hours": sum(map(report.hours, runs)),
+        "hours": sum(record.hours for record in runs),
         "unfinished": [
             {"title": f"{p.claim.setting}, seed {p.seed}, {p.protocol}", "sentence": p.sentence}
             for p in report.unfinished(spec, runs)
@@ -509,7 +509,7 @@ def _ledger(spec: Spec, runs: Sequence[Record], effects: dict[str, str]) -> list
     for row in rows:
         whose = {_title([r]) for r in runs if row["text"] in r.deviations}
         everyone = {_title([r]) for r in runs}
-        row["of"] = "" if whose == everyone else "; ".join(sorted(whose)) or "no run here"
+        row["of"] = "" if whose == everyone else "; ".join(sorted(whose))
     return rows
 
 
@@ -523,7 +523,7 @@ def _effect(deviation: Deviation, effects: dict[str, str]) -> str:
 def _run(spec: Spec, record: Record, listed: Sequence[str]) -> dict[str, Any]:
     segments = record.provenance.get("segments", [])
     error = record.error or {}
-    spent = report.hours(record)
+    spent = record.hours
     metrics = dict.fromkeys(c.metric for c in spec.claims)
     return {
         "setting": record.setting,
@@ -580,7 +580,7 @@ def _cost(runs: Sequence[Record]) -> list[tuple[str, str]]:
     """What the runs took together."""
     if not runs:
         return []
-    spent = [report.hours(record) for record in runs]
+    spent = [record.hours for record in runs]
     whole = [h for h, r in zip(spent, runs, strict=True) if r.status == "finished" and h]
     machines = {_machine(s) for r in runs for s in r.provenance.get("segments", [])}
     ended, energy = Counter(r.status for r in runs), _energy(runs)

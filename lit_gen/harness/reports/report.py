@@ -15,7 +15,7 @@ from lit_gen.harness.spec import Claim, Spec, flatten
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.curves import Progress, progress
 from lit_gen.harness.verdicts.ensembles import Predictions
-from lit_gen.harness.verdicts.verdict import RULES, Verdict, group
+from lit_gen.harness.verdicts.verdict import RULES, Verdict, group, percent, planned_power
 from lit_gen.harness.words import number, unit, with_interval
 
 STYLES = {
@@ -152,14 +152,15 @@ def _flags(overrides: dict[str, Any]) -> list[str]:
 def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
     """A reproduction before any run: what it claims, what it would train, and what that costs."""
     claims = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for head in ("claim", "paper", "equal within", "statistic", "epoch"):
+    seeds = len({seed.data for seed in spec.seeds})
+    for head in ("claim", "paper", "equal within", "statistic", "epoch", f"power of {seeds}"):
         claims.add_column(head)
     for claim in spec.claims:
         name = f"{claim.setting} {claim.name}"
         kind = claim.statistic + f" of {claim.members}" * (claim.members > 1)
-        claims.add_row(
-            *map(Text, (name, paper(claim), f"± {number(claim.margin)}", kind, claim.select))
-        )
+        power = planned_power(claim, seeds)
+        row = (name, paper(claim), f"± {number(claim.margin)}", kind, claim.select)
+        claims.add_row(*map(Text, (*row, "-" if power is None else percent(power))))
     others = [(n, c) for n, c in spec.protocols.items() if n != spec.default_protocol]
     metrics = dict.fromkeys(f"{c.metric}, {c.better} is better" for c in spec.claims)
     spreads = dict.fromkeys(
@@ -168,6 +169,8 @@ def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
     said = {
         "metric": "; ".join(metrics),
         "the paper's ±": "; ".join(spreads) or "none",
+        f"power of {seeds}": f"how often {seeds} seeds of a true match would be called reproduced, "
+        "if they scatter as the paper's",
         "setting": ", ".join(spec.settings) + f" (default: {spec.default_setting})",
         "protocol": f"{spec.default_protocol} (default)"
         + "".join(f"; {name}, with {' '.join(_flags(changes))}" for name, changes in others),
@@ -188,10 +191,9 @@ def cost(spec: Spec, records: Sequence[Record]) -> str:
     """Hours that a run, the default setting and the whole table take, by the stored runs."""
     hours, machines = [], set()
     for record in records:
-        segments = record.provenance.get("segments", [])
-        if record.epochs and not record.smoke:
-            spent = sum(s.get("wall_s", 0) for s in segments) / 3600
-            hours.append(spent / record.epochs * record.max_epochs)
+        if record.whole_hours and not record.smoke:
+            hours.append(record.whole_hours)
+            segments = record.provenance.get("segments", [])
             machines |= {f"{s.get('device')} x {s.get('threads')}" for s in segments}
     if not hours:
         return "not measured yet; `--budget 5m` shows the time left on this machine"
@@ -313,7 +315,7 @@ def _verdict_row(verdict: Verdict, listed: Sequence[str]) -> list[str]:
 def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> list[str]:
     segments = record.provenance.get("segments", [])
     newest = segments[-1] if segments else {}
-    spent = hours(record)
+    spent = record.hours
     return [
         record.setting,
         record.protocol,
@@ -326,11 +328,6 @@ def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> l
         commits(record),
         _footnotes(record.deviations, listed),
     ]
-
-
-def hours(record: Record) -> float:
-    """Wall time of all stretches."""
-    return sum(s.get("wall_s") or 0 for s in record.provenance.get("segments", [])) / 3600
 
 
 def commits(record: Record) -> str:

@@ -112,14 +112,9 @@ def of_claims(said: Iterable[Any], claims: Sequence[Claim]) -> list[Verdict]:
 
 
 def hours_of(records: Iterable[Record]) -> float | None:
-    """Median hours of a whole run, by stored ones of the same length; None without any."""
-    spent = [
-        sum(s.get("wall_s") or 0 for s in r.provenance.get("segments", [])) / r.epochs
-        * r.max_epochs / 3600
-        for r in records
-        if r.epochs and not r.smoke
-    ]  # fmt: skip
-    return stdlib.median(spent) if spent else None
+    """Median hours of a whole run, by stored ones; None without any."""
+    whole = [r.whole_hours for r in records if r.whole_hours and not r.smoke]
+    return stdlib.median(whole) if whole else None
 
 
 def _hours(hours: float) -> str:

@@ -428,6 +428,15 @@ def _outlook(claim: Claim, found: _Weighed, lost: bool) -> tuple[int | None, str
     return total - n, f"{more} would decide it as {word} {basis}"
 
 
+def planned_power(claim: Claim, n: int) -> float | None:
+    """How often n seeds of a true match would be called reproduced, if they scatter as the paper's
+    do; None where that is not known."""
+    paper = _paper(claim)
+    if claim.statistic in FEWEST or not paper.spread or n < 2:
+        return None
+    return statistics.power(paper, claim.margin, paper.spread, n)
+
+
 def _power(claim: Claim, found: _Weighed) -> tuple[float | None, list[str]]:
     """How often such runs would show a true match, and what more runs would give."""
     paper = _paper(claim)
@@ -438,17 +447,17 @@ def _power(claim: Claim, found: _Weighed) -> tuple[float | None, list[str]]:
     if found.n > 1:
         power = statistics.power(paper, claim.margin, spread, found.n, found.alpha)
         notes.append(
-            f"Of {plural(found.n, unit)} of a true match, {_percent(power)} would be called "
+            f"Of {plural(found.n, unit)} of a true match, {percent(power)} would be called "
             "reproduced"
         )
     wanted, most = statistics.runs_for_power(paper, claim.margin, spread, POWER)
     if wanted is None:
         limit = (
-            f"no number of {unit}s gives {_percent(POWER)}: the paper's own "
-            f"{plural(paper.runs, 'run')} allow{'s' * (paper.runs == 1)} {_percent(most)}"
+            f"no number of {unit}s gives {percent(POWER)}: the paper's own "
+            f"{plural(paper.runs, 'run')} allow{'s' * (paper.runs == 1)} {percent(most)}"
         )
     elif wanted > found.n:
-        limit = f"{plural(wanted - found.n, f'more {unit}')} would make that {_percent(POWER)}"
+        limit = f"{plural(wanted - found.n, f'more {unit}')} would make that {percent(POWER)}"
     else:
         limit = ""
     if not notes:
@@ -457,7 +466,7 @@ def _power(claim: Claim, found: _Weighed) -> tuple[float | None, list[str]]:
     return power, [f"{text[0].upper()}{text[1:]}."] if text else []
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return "fewer than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 

@@ -1,0 +1,1 @@
+"""The commands of `reproduce`, by what they are about."""

@@ -1,0 +1,177 @@
+"""Commands about data and records: data, sync, keep, check, rescore, pack, verify."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_gen.harness.commands.common import parse_budget, signals, verdicts_of, warn
+from lit_gen.harness.spec import Spec, UserError, find
+
+if TYPE_CHECKING:
+    pass
+
+
+def do_data(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.run import Run
+
+    failed, done = False, set()
+    for spec in store.specs(options.names):
+        run = Run(spec, spec.default_setting, spec.default_protocol, spec.seeds[0], {})
+        _, data, _ = run.build(*run.resolve(), "cpu", options.data_dir)
+        if type(data) in done or not hasattr(data, "verify"):
+            continue
+        done.add(type(data))
+        if options.action == "fetch":
+            data.prepare_data()
+        for file in data.verify():
+            failed |= file.status != "ok"
+            print(f"{file.status:8} {file.name}  {file.path or ''}")
+    return int(failed)
+
+
+def do_sync(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.reports import tracking
+
+    specs = {spec.name: spec for spec in store.specs(options.names)}
+    pairs = [
+        (record, folder)
+        for spec in specs.values()
+        for record, folder in store.runs(spec, options.runs_dir, warn)
+        if not record.smoke
+    ]
+    if not pairs:
+        print(f"There are no records in {options.runs_dir}.")
+        return 0
+    said = {
+        (name, cell): verdicts_of(specs[name], options.runs_dir, [cell])
+        for name, cell in {(record.reproduction, record.cell) for record, _ in pairs}
+    }
+    outcomes = tracking.sync(pairs, None, lambda r: said[r.reproduction, r.cell])
+    sent = sum(outcome.sent > 0 for outcome in outcomes)
+    print(f"{len(outcomes)} records looked at, {sent} of them brought up to date")
+    return int(any(outcome.problem for outcome in outcomes))
+
+
+def do_keep(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+
+    for spec in store.specs(options.names):
+        for path in store.keep(spec, options.runs_dir):
+            print(f"kept {path}")
+    print(f"wrote {store.write_readme()}")
+    return 0
+
+
+def do_check(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.run import Run
+
+    budget = parse_budget(options.train, "--train") if options.train else None
+    complaints = []
+    specs = store.specs(options.names)
+    for spec in specs:
+        for setting in spec.settings:
+            for protocol in spec.protocols:
+                Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
+        complaints += store.complaints(spec)
+        if said := store.without_runs(spec):
+            print(said)
+    if not options.names:
+        complaints += store.orphans()
+        page = store.readme_path()
+        if not page.is_file() or page.read_text() != store.readme():
+            complaints.append(
+                f"{page} is not what the records give. `reproduce keep` writes it anew."
+            )
+    with signals() as received:
+        if budget or options.remake:
+            received.patient = True
+            complaints += _train_gates(options, specs, budget, received)
+    if received:
+        return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    print(f"{len(specs)} reproductions checked, {len(complaints)} complaints")
+    return int(bool(complaints))
+
+
+def _train_gates(
+    options: argparse.Namespace, specs: list[Spec], budget: float | None, received: list[str]
+) -> list[str]:
+    """Trains the gates' short runs and says what is wrong with their curves."""
+    from lit_gen.harness import gate
+
+    gated = [spec for spec in specs if spec.gate]
+    if not gated:
+        raise UserError("None of these reproductions has a gate: short runs and their curves.")
+    machine = (options.device, options.threads, options.data_dir, print)
+    complaints = []
+
+    def stop() -> str | None:
+        return received[0] if received else None
+
+    for spec in gated:
+        if options.remake:
+            print(f"{spec.name}: making the gate's curves anew", flush=True)
+            gate.remake(spec, *machine, stop)
+        if not budget:
+            continue
+        references = gate.stored(spec)
+        if old := list(gate.outdated(spec, references)):
+            complaints += old
+            continue
+        print(f"{spec.name}: short runs for about {options.train}", flush=True)
+        for protocol, fresh in gate.train(spec, budget / len(gated), *machine, stop).items():
+            if stop():
+                return complaints
+            finding = gate.compare(protocol, references[protocol], fresh)
+            print(f"  {protocol} {finding.status}: {finding.sentence}", flush=True)
+            if finding.bad:
+                complaints.append(
+                    f"{spec.name} {protocol} no longer trains like the stored runs: "
+                    f"{finding.sentence}. If that is meant, `reproduce check --remake` stores new "
+                    "curves."
+                )
+    return complaints
+
+
+def do_rescore(options: argparse.Namespace) -> int:
+    from lit_gen.harness import store
+    from lit_gen.harness.rescore import rescore
+
+    seen = changed = 0
+    page = False
+    for spec in store.specs(options.names):
+        runs, moved, kept = rescore(spec, options.runs_dir, options.dry_run, print)
+        seen, changed, page = seen + runs, changed + moved, page or kept
+    if page and not options.dry_run:
+        print(f"wrote {store.write_readme()}")
+    would = "would be " if options.dry_run else ""
+    print(f"{seen} finished records looked at, {changed} {would}rescored")
+    return 0
+
+
+def do_pack(options: argparse.Namespace) -> int:
+    from lit_gen.harness import bundle
+    from lit_gen.harness.record import write_atomically
+
+    spec = find(options.name)
+    output = options.output or Path(f"{spec.name}.zip")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Give a file in it: -o NAME.zip.")
+    content = bundle.pack(spec, options.runs_dir, warn)
+    try:
+        write_atomically(output, content)
+    except UserError as error:
+        raise UserError(f"{output} cannot be written. Choose another place with -o.") from error
+    print(f"wrote {output}, {len(content) / 1e6:.1f} MB; `reproduce verify {output}` judges it")
+    return 0
+
+
+def do_verify(options: argparse.Namespace) -> int:
+    from lit_gen.harness.verify import examine
+
+    return examine(options.paths, print, warn)
