@@ -80,7 +80,7 @@ def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
         options = {"cwd": tmp_path, "env": environment, "text": True} | kwargs
         if background:
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            return subprocess.Popen(command, **pipes, **options)
+            return subprocess.Popen(command, **(pipes | options))
         return subprocess.run(command, capture_output=True, timeout=240, **options)
 
     return call

@@ -27,7 +27,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lit_gen.harness.spec import CHOICES, Claim, Spec, UserError, checked, nearest, shipped
+from lit_gen.harness.spec import (
+    CHOICES,
+    LARGEST,
+    Claim,
+    Spec,
+    UserError,
+    agreeing,
+    checked,
+    flatten,
+    nearest,
+    shipped,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -99,8 +110,10 @@ class Entry:
         Raises:
             UserError: it has no number to be held to.
         """
-        if self.context or self.value is None or self.margin is None:
+        if self.context or self.value is None or self.margin is None or self.bound in ("<", ">"):
             why = "is of another paper's method" if self.context else "has no number"
+            if self.bound in ("<", ">"):
+                why = f"is a bound ({self.bound} {self.value}), which equality cannot judge"
             raise UserError(
                 f"{self.paper}: {self.id} {why}, so no verdict can be given. Choose another claim "
                 f"of `reproduce claims {self.paper}`."
@@ -188,14 +201,16 @@ def load(path: Path) -> Paper:
 def _load(path: Path, changed: int) -> Paper:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("tables"), list):
         raise UserError(f"{path} is not a mapping with a paper and a list of tables.")
     _known(f"{path}", raw, ("paper", "second_paper", "tables"))
     about = raw.get("paper")
     if not isinstance(about, dict) or not {"title", "year", "arxiv"} <= about.keys():
         raise UserError(f"{path}: paper is {about!r}; it needs title, year and arxiv.")
+    for key in ("paper", "second_paper"):
+        _cited(f"{path}: {key}", raw.get(key) or {})
     entries: dict[str, Entry] = {}
     for i, table in enumerate(raw["tables"]):
         for entry in _entries(path, i, table):
@@ -205,6 +220,23 @@ def _load(path: Path, changed: int) -> Paper:
     return Paper(
         path.stem, about["title"], about["year"], str(about["arxiv"]), tuple(entries.values())
     )
+
+
+def _cited(said: str, about: Any) -> None:
+    """What is said of a paper: title, authors, year and arxiv, as far as they are there."""
+    if not isinstance(about, dict):
+        raise UserError(f"{said} is {about!r}; it must be a mapping of title, year and arxiv.")
+    for key in ("title", "arxiv"):
+        if key in about and (not isinstance(about[key], str) or not about[key].strip()):
+            raise UserError(
+                f"{said} has {key}: {about[key]!r}, which is no text. Put it in quotes."
+            )
+    if "year" in about and type(about["year"]) is not int:
+        raise UserError(f"{said} has year: {about['year']!r}; write a whole number, such as 2016.")
+    authors = about.get("authors", "")
+    texts = authors if isinstance(authors, list) else [authors]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{said} has authors: {authors!r}; write a text, or a list of texts.")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -256,7 +288,10 @@ def _checked(said: str, row: dict[str, Any], context: bool) -> dict[str, Any]:
         raise UserError(f"{said} has bound: {row['bound']!r}. It is one of {', '.join(BOUNDS)}.")
     if "quartiles" in row:
         given = row["quartiles"]
-        if not (isinstance(given, list) and [type(x) in (int, float) for x in given] == [True] * 2):
+        if not (
+            isinstance(given, list)
+            and [type(x) in (int, float) and abs(x) <= LARGEST for x in given] == [True] * 2
+        ):
             raise UserError(f"{said} has quartiles: {row['quartiles']!r}; write [25 %, 75 %].")
         row["quartiles"] = tuple(row["quartiles"])
     if context:
@@ -278,7 +313,10 @@ def _checked(said: str, row: dict[str, Any], context: bool) -> dict[str, Any]:
         raise UserError(f"{said} has a spread, but not of what: add spread_over, one of {kinds}.")
     # rows without a value or a margin are checked in all the rest
     absent = {key: 1 for key in ("value", "margin") if key not in row}
-    return {k: v for k, v in checked(said, row | absent).items() if k not in absent}
+    fields = checked(said, row | absent)
+    if not absent and row.get("bound") not in ("<", ">"):
+        agreeing(said, fields)
+    return {k: v for k, v in fields.items() if k not in absent}
 
 
 # --- where each claim stands
@@ -292,11 +330,27 @@ class Standing:
         word: the verdict's status, or one of WORDS.
         why: a verdict's sentence, the reproduction that has no number yet, or why nobody can
             measure it.
+        others: verdicts on the same claim that do not count.
     """
 
     word: str
     why: str = ""
     verdict: "Verdict | None" = None
+    others: "tuple[Verdict, ...]" = ()
+
+    @property
+    def by(self) -> str:
+        """'by release; by paper_june8: worse', where the claim was measured in several ways."""
+        if not (self.verdict and self.others):
+            return ""
+        others = (f"by {variant(other)}: {other.status}" for other in self.others)
+        return "; ".join([f"by {variant(self.verdict)}", *others])
+
+
+def variant(verdict: "Verdict") -> str:
+    """'release, model.lr = 0.1': which protocol, and what was changed in it."""
+    changes = (f"{name} = {value}" for name, value in flatten(verdict.overrides))
+    return ", ".join([verdict.protocol, *changes])
 
 
 def standing(entry: Entry, specs: Iterable[Spec], verdicts: Iterable["Verdict"]) -> Standing:
@@ -321,8 +375,8 @@ def standing(entry: Entry, specs: Iterable[Spec], verdicts: Iterable["Verdict"])
         )
 
     if said:
-        best = min(said, key=rank)
-        return Standing(best.status, best.sentence, best)
+        best, *others = sorted(said, key=rank)
+        return Standing(best.status, best.sentence, best, tuple(others))
     if entry.unmeasurable:
         return Standing("not measurable", entry.unmeasurable)
     if ours:
@@ -360,6 +414,10 @@ def as_json(papers: dict[Paper, dict[Entry, Standing]], context: bool) -> str:
                 if verdict:
                     kept = ("reproduction", "protocol", "mean", "low", "high", "n")
                     row["measured"] = {k: getattr(verdict, k) for k in kept}
+                    row["others"] = [
+                        {k: getattr(other, k) for k in ("status", *kept)}
+                        for other in standings[entry].others
+                    ]
             rows.append(row)
         tree[paper.name] = {
             "title": paper.title,
@@ -374,32 +432,49 @@ def as_json(papers: dict[Paper, dict[Entry, Standing]], context: bool) -> str:
 # --- showing
 
 
+def plain(paper: Paper, standings: dict[Entry, Standing], context: bool) -> Iterator[str]:
+    """One line for each claim, for other programs: paper, id, value, spread, margin, standing and
+    its reasons, with tabs between them; '-' where there is none."""
+    for entry in paper.entries:
+        if entry.context and not context:
+            continue
+        stands = standings.get(entry, Standing("context"))
+        numbers = ("-" if x is None else f"{x}" for x in (entry.value, entry.spread, entry.margin))
+        value, spread, margin = numbers
+        said = [
+            stands.by,
+            stands.why.removeprefix(f"{stands.word}: "),
+            UNVERIFIED if entry.evidence == "recalled" else "",
+        ]
+        why = "; ".join(part for part in said if part) or "-"
+        cells = (paper.name, entry.id, entry.bound + value, spread, margin, stands.word, why)
+        yield "\t".join(" ".join(cell.split()) for cell in cells)
+
+
 def listing(
-    paper: Paper, standings: dict[Entry, Standing], width: int | None, context: bool
+    paper: Paper, standings: dict[Entry, Standing], width: int, context: bool
 ) -> Iterator["Text"]:
     """The lines that show a paper's claims, table by table.
 
     Args:
-        width: of the terminal; None where each claim is to have one line of any length, with its
-            reasons and its id, for other programs to read.
+        width: of the terminal.
         context: show the rows beside the claims, too.
     """
     from rich.text import Text
 
     from lit_gen.harness.reports.report import STYLES
 
-    def folded(text: str, width: int | None, style: str = "", indent: str = "") -> Iterator[Text]:
-        lines = textwrap.wrap(text, width, subsequent_indent=indent) if width else [text]
+    def folded(text: str, width: int, style: str = "", indent: str = "") -> Iterator[Text]:
+        lines = textwrap.wrap(text, width, subsequent_indent=indent)
         return (Text(line, style) for line in lines)
 
     yield Text(paper.name, "bold")
     yield from folded(f"{paper.title} ({paper.year}), arXiv:{paper.arxiv}", width)
     yield from folded(summary(paper.claims, list(standings.values())), width)
-    blocks = [(block, _cells(block, standings, width)) for block in _blocks(paper, context)]
+    blocks = [(block, _cells(block, standings)) for block in _blocks(paper, context)]
     widths = [max((len(row[i]) for _, rows in blocks for row in rows), default=0) for i in range(4)]
     widths = [max(pair) for pair in zip(widths, map(len, TITLES), strict=True)]
-    if width:
-        widths[0] = max(16, min(widths[0], width - sum(widths[1:]) - 8))
+    widths[0] = max(16, min(widths[0], width - sum(widths[1:]) - 8))
     template = f"  {{:{widths[0]}}}  {{:>{widths[1]}}}  {{:>{widths[2]}}}  "
     yield Text(template.format(*TITLES) + TITLES[3], "dim")
     for block, rows in blocks:
@@ -408,17 +483,15 @@ def listing(
         yield from folded(what, width, "bold")
         yield from folded(how, width, "dim")
         for entry, (row, number, within, status) in zip(block, rows, strict=True):
-            first, *more = textwrap.wrap(row, widths[0]) if width else [row]
+            first, *more = textwrap.wrap(row, widths[0])
             line = template.format(first, number, within)
             style = "dim" if entry.context else ""
             word = standings[entry].word if entry in standings else ""
-            tail = "" if width else f"  {entry.id}"
-            yield Text.assemble((line, style), (status, STYLES.get(word, "dim")), (tail, "dim"))
+            yield Text.assemble((line, style), (status, STYLES.get(word, "dim")))
             yield from (Text(f"    {text}", style) for text in more)
-        if width:
-            for note in _notes(block, standings):
-                yield from folded(f"  {note}", width, "dim", "    ")
-    if width and any(e.evidence == "recalled" for block, _ in blocks for e in block):
+        for note in _notes(block, standings):
+            yield from folded(f"  {note}", width, "dim", "    ")
+    if any(e.evidence == "recalled" for block, _ in blocks for e in block):
         yield Text()
         yield from folded(f"† {UNVERIFIED}: {FROM_MEMORY}", width, "dim")
 
@@ -450,9 +523,7 @@ def _blocks(paper: Paper, context: bool) -> list[list[Entry]]:
     return blocks
 
 
-def _cells(
-    block: list[Entry], standings: dict[Entry, Standing], width: int | None
-) -> list[tuple[str, str, str, str]]:
+def _cells(block: list[Entry], standings: dict[Entry, Standing]) -> list[tuple[str, str, str, str]]:
     """Row, the paper's number, its margin, and status; numbers with the same decimals."""
     decimals = max(_decimals(e.value) for e in block)
     cells = []
@@ -477,9 +548,7 @@ def _cells(
         word = standings[entry].word if entry in standings else "context"
         status = word
         if entry.evidence == "recalled":
-            status += " †" if width else f", {UNVERIFIED}"
-        if not width and entry in standings and standings[entry].why:
-            status += f": {standings[entry].why.removeprefix(f'{word}: ')}"
+            status += " †"
         cells.append((row, number, within, status))
     return cells
 
@@ -491,13 +560,16 @@ def _decimals(x: float | None) -> int:
 def _notes(block: list[Entry], standings: dict[Entry, Standing]) -> Iterator[str]:
     """Below a block: what the status words leave out, each said once."""
     claims = [e for e in block if e in standings]
-    reasons: dict[tuple[str, str], list[Entry]] = {}
+    reasons: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in claims:
-        reasons.setdefault((standings[entry].word, standings[entry].why), []).append(entry)
-    for (word, why), rows in reasons.items():
+        stands = standings[entry]
+        reasons.setdefault((stands.word, stands.why, stands.by), []).append(entry)
+    for (word, why, by), rows in reasons.items():
         names = "; ".join(e.row for e in rows)
         if word not in WORDS:
             yield f"{names}: {why}"
+            if by:
+                yield f"{names}: measured {by}"
         elif word == "not measured yet":
             yield f"to measure: reproduce {why}"
         elif why:

@@ -3,15 +3,18 @@
 
 import argparse
 import contextlib
+import errno
 import importlib
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_gen.harness.commands import common
 from lit_gen.harness.spec import (
     UserError,
     catalogue,
@@ -34,6 +37,7 @@ COMMANDS = {
     "pack": "write records, predictions, claims and versions of a reproduction into one file",
     "verify": "derive again what a record or a packed file claims; says what cannot be derived",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk that is full says
 MODULES = dict.fromkeys(COMMANDS, "records") | {"run": "train"}
 MODULES |= dict.fromkeys(("list", "show", "claims", "report", "ui"), "look")
 EXAMPLES = """\
@@ -54,27 +58,51 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit status: 0 done, 1 a run or check failed, 2 user's mistake, 130 and 143 for
     Ctrl-C and SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0].startswith("--") and words[0] != "--help":
+    if words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
         words = ["run", *words]  # `reproduce --smoke NAME`
+    before = None
+    with contextlib.suppress(ValueError):  # not the main thread
+        before = signal.signal(signal.SIGTERM, lambda *_: common.leave(143))
     try:
-        sys.exit(_main(words))
+        status = _told(words)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    sys.exit(status)
+
+
+def _told(words: list[str]) -> int:
+    """The exit status; what went wrong is told in a sentence."""
+    status = 0
+    try:
+        try:
+            status = _main(words)
+        except SystemExit as stop:  # --help, or a signal
+            status = stop.code or 0
+        if sys.stdout:
+            sys.stdout.flush()
     except UserError as error:
-        _fail(str(error))
+        return _fail(str(error))
     except BrokenPipeError:  # `reproduce list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        common.hush()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    except OSError as error:
+        if error.filename or error.errno not in FULL:
+            raise
+        common.hush()
+        return _fail(f"The output cannot be written: {error.strerror}. Free some space there.")
     except Exception as error:
         if getattr(error, "exit_status", None) != 2:  # such as the data layer's
             raise
-        _fail(str(error))
+        return _fail(str(error))
+    return status
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> int:
     print(message, file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 def _main(words: list[str]) -> int:
@@ -107,6 +135,17 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
 
+class _Version(argparse.Action):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, help="show the installed version and exit", **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"lit_gen {version('lit-gen')}")
+        parser.exit()
+
+
 def _papers() -> list[str]:
     from lit_gen.harness import claims
 
@@ -122,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", metavar="command or NAME")
 
     def command(name: str, **kwargs: Any) -> argparse.ArgumentParser:

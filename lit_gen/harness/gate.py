@@ -11,44 +11,48 @@ within
     mean -+ t(1 - FALSE_ALARM / 2C; n - 1) s sqrt(1/k + 1/n),
 
 Student's prediction interval for the mean of k further observations (Hahn & Meeker, Statistical
-Intervals, 1991, Sec. 4.8) with Bonferroni's division, so that code that draws other random numbers
-but does the same mathematics leaves the band in at most one of 100 checks. Code that draws the
-same numbers gives the stored curves, and never does.
+Intervals, 1991, Sec. 4.8) with Bonferroni's division. Code that draws the same random numbers gives
+the stored curves; of 80 harmless runs that drew others none left the band.
+
+A small error hides in that band. So the `probe` comes first: a few steps without any randomness.
 """
 
 import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lit_gen.harness import probe
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
 from lit_gen.harness.run import Run, execute, new_record
-from lit_gen.harness.spec import Spec, UserError, flatten, parse_seeds
+from lit_gen.harness.spec import Spec, UserError, digest, flatten, parse_seeds
 from lit_gen.harness.store import results
 from lit_gen.harness.verdicts.statistics import t_quantile
 from lit_gen.harness.words import number, plural
 
-FALSE_ALARM = 0.01  # of one protocol's comparison
+FALSE_ALARM = 1e-4  # of one protocol's comparison, if curves were normal; their tails are heavier
 FEWEST = 5  # stored runs that make a band
+REMAKE = "`reproduce check --remake` makes it anew."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the new runs of one protocol say.
+    """What the new runs of one protocol say, or a probe.
 
     Attributes:
+        of: the protocol, or which probe.
         status: "identical", "inside", "outside", "broken" or "no reference".
         worst: the cell furthest from its mean, in units of its band's half width.
     """
 
-    protocol: str
+    of: str
     status: str
     sentence: str
     worst: float = 0.0
@@ -83,7 +87,7 @@ def folder(spec: Spec) -> Path:
 def stored(spec: Spec) -> dict[str, list[Record]]:
     """The stored records, by protocol."""
     found: dict[str, list[Record]] = {}
-    for path in sorted(folder(spec).glob("*.json")):
+    for path in sorted(folder(spec).glob("*-seed_*.json")):
         record = records.read(path)
         found.setdefault(record.protocol, []).append(record)
     return found
@@ -115,12 +119,29 @@ def train(
             for run in turn:
                 spent = time.monotonic() - began
                 each = spent / max(1, sum(map(len, fresh.values())))
-                if stop() or (i and spent + each > budget):
+                if stop() or (i and spent + each > budget):  # one run of each at least
                     return fresh
                 record = execute(run, Path(root), device, threads, data_dir, stop)
                 fresh[run.protocol].append(record)
                 say(f"  {run.protocol} seed {run.seed}: {record.status}")
     return fresh
+
+
+def findings(
+    spec: Spec,
+    budget: float,
+    device: str,
+    threads: int | None,
+    data_dir: str | None,
+    say: Callable[[str], None],
+    stop: Callable[[], str | None] = lambda: None,
+) -> Iterator[Finding]:
+    """Everything that training tells: first the probe, then the short runs in the time left."""
+    began, references = time.monotonic(), stored(spec)
+    yield from run_probe(spec, device, threads, data_dir)
+    left = budget - (time.monotonic() - began)
+    for protocol, fresh in train(spec, left, device, threads, data_dir, say, stop).items():
+        yield compare(protocol, references[protocol], fresh)
 
 
 def remake(
@@ -147,10 +168,13 @@ def remake(
                 )
             say(f"  {run.protocol} seed {run.seed}: {record.status}")
             fresh.append(record)
+    cells = {probe.name(r): probe.measure(r, device, 1, data_dir) for r in probe.cells(spec)}
     for path in folder(spec).glob("*.json"):
         path.unlink()
     for record in fresh:
         records.write(folder(spec) / f"{record.name}.json", record)
+    content = {"segment": fresh[-1].provenance["segments"][-1], "cells": cells}
+    records.write_atomically(probe_path(spec), (records.dumps(content) + "\n").encode())
 
 
 def expected(spec: Spec) -> dict[str, dict[str, Any]]:
@@ -183,32 +207,43 @@ def outdated(spec: Spec, references: dict[str, list[Record]]) -> Iterable[str]:
 
 
 def compare(protocol: str, references: Sequence[Record], fresh: Sequence[Record]) -> Finding:
-    """Whether new runs train like the stored ones."""
+    """Whether new runs train like the stored ones: their curves, and what they measured at the end.
+
+    Args:
+        references: stored runs, each whole (`complaints` has said so).
+        fresh: new ones.
+    """
     for record in fresh:
-        if record.status in ("crashed", "diverged"):
+        if record.status != "finished" or record.epochs != record.max_epochs:
             error = record.error or {}
             return Finding(
                 protocol, "broken",
-                f"seed {record.key} {record.status} at step {error.get('step')}: "
+                f"seed {record.key} {record.status} after {record.epochs} of {record.max_epochs} "
+                f"epochs at step {error.get('step', record.steps)}: "
                 f"{error.get('type')}: {error.get('message')}",
             )  # fmt: skip
-    fresh = [r for r in fresh if r.epochs]
     data = {r.provenance.get("data") for r in fresh}
     same = [r for r in references if {r.provenance.get("data")} == data]
     if not fresh or len(same) < FEWEST:
-        why = "no epoch was finished" if not fresh else f"{len(same)} stored runs on the same data"
+        why = "no run was finished" if not fresh else f"{len(same)} stored runs on the same data"
         return Finding(protocol, "no reference", f"{why}, nothing to compare")
-    epochs = min(r.epochs for r in [*same, *fresh])
-    names = [n for n in same[0].result["curve"] if all(n in r.result["curve"] for r in fresh)]
-    if lost := [n for n in same[0].result["curve"] if n not in names]:
-        return Finding(protocol, "broken", f"the runs no longer log {', '.join(lost)}")
+    names = list(_numbers(same[0]))
+    for record in fresh:
+        numbers = _numbers(record)
+        lost = [
+            name for name in names if len(numbers.get(name, [])) != len(_numbers(same[0])[name])
+        ]
+        if lost:
+            return Finding(protocol, "broken", f"the runs no longer log {', '.join(lost)}")
 
     def cells(record: Record) -> np.ndarray:
-        columns = [record.result["curve"][name][:epochs] for name in names]
-        return np.array(columns, dtype=np.float64)  # (metrics, epochs)
+        return np.concatenate([_numbers(record)[name] for name in names])
 
+    where = [(name, at) for name in names for at in range(1, len(_numbers(same[0])[name]) + 1)]
     old, new = np.stack([cells(r) for r in same]), np.stack([cells(r) for r in fresh])
-    ours = f"{plural(len(fresh), 'run')} of {plural(epochs, 'epoch')}"
+    ours = f"{plural(len(fresh), 'run')} of {plural(fresh[0].epochs, 'epoch')}"
+    if len(new) > 1 and (new == new[0]).all():
+        return Finding(protocol, "broken", f"{ours}: all seeds gave the same numbers")
     known = {r.key: cells(r) for r in same}
     if all(r.key in known and np.array_equal(cells(r), known[r.key]) for r in fresh):
         return Finding(protocol, "identical", f"{ours}: the stored curves, bit for bit")
@@ -216,25 +251,112 @@ def compare(protocol: str, references: Sequence[Record], fresh: Sequence[Record]
     x, y = (np.where(positive, np.log(np.where(positive, a, 1)), a) for a in (old, new))
     n, k = len(x), len(y)
     spread = np.maximum(x.std(0, ddof=1), 1e-6 * np.abs(x.mean(0)) + 1e-12)
-    level = 1 - FALSE_ALARM / (2 * x[0].size)
+    level = 1 - FALSE_ALARM / (2 * len(where))
     half = t_quantile(level, n - 1) * spread * math.sqrt(1 / k + 1 / n)
     away = (y.mean(0) - x.mean(0)) / half
-    at = np.unravel_index(np.abs(np.nan_to_num(away, nan=np.inf)).argmax(), away.shape)
+    at = int(np.abs(away).argmax())
     worst = float(abs(away[at]))
     back = np.exp if positive[at] else float
+    name, epoch = where[at]
+    place = f"{name} after epoch {epoch}" if name in fresh[0].result["curve"] else f"the {name}"
     seen = (
-        f"{names[at[0]]} {number(float(back(y.mean(0)[at])))} after epoch {at[1] + 1}, expected "
+        f"{place} {number(float(back(y.mean(0)[at])))}, expected "
         f"{number(float(back((x.mean(0) - half)[at])))} to "
         f"{number(float(back((x.mean(0) + half)[at])))} (of {n} stored runs)"
     )
-    outside = int((np.abs(away) > 1).sum())
     if not worst <= 1:
-        many = f"{outside} of {away.size} numbers leave the band"
+        many = f"{int((np.abs(away) > 1).sum())} of {away.size} numbers leave the band"
         return Finding(protocol, "outside", f"{ours}: {many}; furthest is {seen}", worst)
     words = f"{ours}: inside the band; nearest its edge is {seen}"
     return Finding(protocol, "inside", words, worst)
 
 
+def _numbers(record: Record) -> dict[str, list[float]]:
+    """Curves by epoch, and the final test's metrics as curves of one number."""
+    final = record.result.get("metrics", {})
+    return record.result["curve"] | {f"final {name}": [value] for name, value in final.items()}
+
+
+def complaints(spec: Spec) -> list[str]:
+    """What is wrong with the stored records and numbers; nothing where none were ever made, which
+    is for whoever wants to train to say."""
+    if not spec.gate or not folder(spec).is_dir():
+        return []
+    try:
+        references, probed = stored(spec), stored_probe(spec)
+    except UserError as error:
+        return [str(error)]
+    found = list(outdated(spec, references))
+    wanted = {(run.protocol, run.seed) for each in runs(spec).values() for run in each}
+    here = [(r.protocol, r.key) for each in references.values() for r in each]
+    if not found and (set(here) != wanted or len(here) != len(wanted)):
+        found.append(
+            f"{folder(spec)} holds {plural(len(here), 'run')}, the gate has {len(wanted)}. "
+            "`reproduce check --remake` makes them."
+        )
+    for record in (r for each in references.values() for r in each):
+        numbers = (
+            [v for values in _numbers(record).values() for v in values] if record.epochs else []
+        )
+        whole = record.status == "finished" and record.epochs == record.max_epochs
+        given = digest(record.config | {"seed": record.seed})
+        if not whole or not numbers or any(v is None or not math.isfinite(v) for v in numbers):
+            found.append(
+                f"{folder(spec) / record.name}.json is not of a whole run with its numbers."
+            )
+        elif given != record.spec_hash:
+            found.append(f"{folder(spec) / record.name}.json: the configuration's hash is wrong.")
+    if not found and {probe.name(run) for run in probe.cells(spec)} != probed.keys():
+        found.append(f"{probe_path(spec)} is not of today's settings and protocols. {REMAKE}")
+    return found
+
+
+def probe_path(spec: Spec) -> Path:
+    return folder(spec) / "probe.json"
+
+
+def stored_probe(spec: Spec) -> dict[str, probe.Values]:
+    """The stored numbers of the probe, by cell.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = probe_path(spec)
+    try:
+        cells = json.loads(path.read_text())["cells"] if path.is_file() else {}
+        for values in (v for cell in cells.values() for v in cell.values()):
+            if not values or not all(math.isfinite(v) for v in values):
+                raise ValueError(f"numbers are {values}")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is not readable ({error}). {REMAKE}") from error
+    return cells
+
+
+def run_probe(spec: Spec, device: str, threads: int | None, data_dir: str | None) -> list[Finding]:
+    """Holds a few steps without randomness against the stored ones, for every cell."""
+    known, found = stored_probe(spec), []
+    for run in probe.cells(spec):
+        name = probe.name(run)
+        try:
+            now = probe.measure(run, device, threads or 1, data_dir)
+        except Exception as error:  # whatever broken code raises
+            if getattr(error, "exit_status", None) == 2:
+                raise
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            found.append(Finding(f"probe of {name}", "broken", text))
+            continue
+        if changed := probe.differences(known.get(name, {}), now):
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            words = f"without randomness, {changed[0]}{more}"
+            found.append(Finding(f"probe of {name}", "outside", words))
+    if not found:
+        words = f"a few steps without randomness give the stored numbers in {len(known)} cells"
+        found.append(Finding("probe", "inside", words))
+    return found
+
+
 def _threads(references: dict[str, list[Record]]) -> int | None:
-    made = (s for each in references.values() for r in each for s in r.provenance["segments"])
-    return next((segment["threads"] for segment in made), None)
+    made = (
+        s for each in references.values() for r in each for s in r.provenance.get("segments", [])
+    )
+    return next((s["threads"] for s in made if isinstance(s.get("threads"), int)), None)

@@ -22,6 +22,7 @@ from lit_gen.harness.spec import Seed, UserError, digest
 RECORD, CHECKPOINT = "record.json", "checkpoint.ckpt"  # the files of a run directory
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.png"
 MOST_BYTES = 2**28  # of one packed array
+ADVICE = "Free some space there or choose another folder with --runs-dir."
 
 
 @dataclass
@@ -94,25 +95,35 @@ def encoded(record: Record) -> bytes:
     return (dumps(asdict(record)) + "\n").encode()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, advice: str = ADVICE) -> None:
+    """Replaces a file, or what a link leads to, by the content as a whole.
+
+    Args:
+        advice: what to do if that fails.
+
+    Raises:
+        UserError: it cannot be written, or is no file but a folder or a device.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise UserError(f"{path} is {kind}. Give the name of a file.")
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)
-            os.replace(partial, path)
+            os.replace(partial, target)
         except BaseException:
             os.unlink(partial)
             raise
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}. Free some space there or choose another "
-            "folder with --runs-dir."
-        ) from error
+        cause = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{path} cannot be written: {cause}. {advice}") from error
 
 
 def dumps(value: Any) -> str:

@@ -17,7 +17,6 @@ import importlib
 import inspect
 import io
 import logging
-import math
 import os
 import random
 import re
@@ -50,6 +49,7 @@ from lit_gen.harness.record import (
     write,
     write_atomically,
 )
+from lit_gen.harness.schema import LARGEST_NUMBER
 from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
 from lit_gen.harness.verdicts import certificate
 
@@ -393,7 +393,7 @@ class Watch(pl.Callback):
             row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.validated = False
         for name, value in row.items():
-            if not math.isfinite(value):
+            if not abs(value) <= LARGEST_NUMBER:
                 raise Diverged(f"{name} is {value} after epoch {self.record.epochs + 1}")
         self.sums, self.count = {}, 0
         self.record.epochs += 1
@@ -550,7 +550,7 @@ def _finish(
         trainer.test(model, datamodule=data, verbose=False)
     tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
     for name, value in tested.items():
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST_NUMBER:
             raise Diverged(f"{name} is {value} in the final test")
     record.result["metrics"] = tested
     kept = is_overridden("predict_step", model) and is_overridden("predict_dataloader", data)

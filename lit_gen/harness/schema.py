@@ -1,7 +1,8 @@
 """What a record's file must hold, field by field.
 
 A record may have been edited by hand or written by another version. Whatever reads one relies on
-this: no field has another type, a curve has one value per epoch, and no number is nan or infinite.
+this: no field has another type, a curve has one value per epoch, and no number is nan or infinite,
+and none of a result beyond 1e60.
 
     result.metrics        the final test's numbers; of a finished run always there
     result.metric_ids     which metric gave each of them, such as errors/1; absent in old records
@@ -9,7 +10,7 @@ this: no field has another type, a curve has one value per epoch, and no number 
     result.curve          metric -> one number or null per finished epoch
     result.predictions    packed arrays, in results/ only: name -> dtype, shape, data
     provenance.data       SHA-256 of the data files
-    provenance.plan       {first, most} of a run made for a plan to look after every seed
+    provenance.plan       {first, most >= 2} of a run made for a plan to look after every seed
     provenance.segments   one mapping for each stretch of training; see lit_gen.harness.provenance
 """
 
@@ -20,7 +21,9 @@ from typing import Any
 
 SCHEMA = OLDEST = 1
 STATUSES = ("running", "stopped", "finished", "crashed", "diverged")
-LARGEST = 10**12  # of a whole number; of epochs a million
+LARGEST = 10**12  # of a whole number, and of what a stretch cost; of epochs a million
+LARGEST_NUMBER = 1e60  # of a result: its fourth power, in verdicts, is a number, too
+MOST_SEEDS = 100_000  # of a plan
 MEND = "Correct it or move the file away."
 
 
@@ -64,10 +67,26 @@ def _time(x: Any) -> bool:
 
 
 def _plan(x: Any) -> bool:
-    return x is None or (_map(x) and _count(x.get("first")) and _count(x.get("most")))
+    if x is None:
+        return True
+    whole = _map(x) and _count(x.get("first")) and _count(x.get("most"))
+    return whole and x["most"] >= 2 and max(x["first"], x["most"]) <= MOST_SEEDS
+
+
+def _amount(x: Any) -> bool:
+    return _number(x) and 0 <= x <= LARGEST
+
+
+def _said(x: Any) -> bool:
+    return x is None or isinstance(x, str)
+
+
+def _gpu(x: Any) -> bool:
+    return x is None or (_map(x) and _said(x.get("name")))
 
 
 A_TEXT, A_COUNT, A_MAPPING = "a text", "a whole number from 0", "a mapping"
+A_PLAN = f"a mapping of first (from 0) and most (from 2) to whole numbers up to {MOST_SEEDS:,}"
 FIELDS = {
     "reproduction": (_text, A_TEXT),
     "setting": (_name, "a text without /"),
@@ -93,9 +112,20 @@ SEGMENT = {
     "started": (_time, "a time such as 2026-11-22T09:17:02Z"),
     "commit": (lambda x: x is None or _text(x), "a text or null"),
     "dirty": (lambda x: x is None or isinstance(x, bool), "true, false or null"),
-    "packages": (_map, A_MAPPING),
+    **dict.fromkeys(("packages", "build", "determinism"), (_map, A_MAPPING)),
+    **dict.fromkeys(("diff", "python", "platform", "processor"), (_said, "a text or null")),
+    **dict.fromkeys(
+        ("cores", "memory_mb"), (lambda x: x is None or _count(x), f"{A_COUNT}, or null")
+    ),
     "device": (_text, A_TEXT),
-    **dict.fromkeys(("wall_s", "cpu_s", "peak_memory_mb", "steps"), (_number, "a number")),
+    "threads": (lambda x: _count(x) and x > 0, "a whole number from 1"),
+    "gpu": (_gpu, "a mapping with a name, or null"),
+    "energy_of": (_texts, "a list of texts"),
+    "steps": (_count, A_COUNT),
+    **dict.fromkeys(
+        ("wall_s", "cpu_s", "peak_memory_mb", "peak_gpu_memory_mb", "energy_j"),
+        (_amount, "a number from 0 to 1e12"),
+    ),
 }
 
 
@@ -122,6 +152,9 @@ def complaint(raw: Any) -> str:
             return f"has {name} = {value}, which is no number. {MEND}"
         if isinstance(value, int) and abs(value) > 2**63:
             return f"has a {name} larger than any number here. {MEND}"
+        huge = isinstance(value, float) and abs(value) > LARGEST_NUMBER
+        if huge and not name.startswith(("config.", "overrides.")):
+            return _is(name, value, f"at most {LARGEST_NUMBER:g}")
     for name, value in raw.items():
         right, words = FIELDS[name]
         if not right(value):
@@ -164,7 +197,7 @@ def _result(raw: dict[str, Any]) -> str:
 def _provenance(provenance: dict[str, Any]) -> str:
     data, segments = provenance.get("data"), provenance.get("segments", [])
     if not _plan(plan := provenance.get("plan")):
-        return _is("provenance.plan", plan, "a mapping with first and most, whole numbers")
+        return _is("provenance.plan", plan, A_PLAN)
     if data is not None and not _text(data):
         return _is("provenance.data", data, "a text or null")
     if not isinstance(segments, list) or not all(map(_map, segments)):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,11 @@ KINDS = {
     "gate": dict,
 }  # fmt: skip
 NAMES = {dict: "mapping", list: "list"}
+LAYER = ("model", "data", "trainer", "matmul_precision")  # what `Spec.merged` puts together
 LARGEST_SEED = 2**32 - 1  # NumPy's
+MOST_SEEDS = 100_000
+LARGEST = 1e60  # of a number: its fourth power is one, too
+RAW_WITHIN = 0.05  # of a claim's value: how far the authors' own runs may lie from it
 CHOICES = {
     "better": ("lower", "higher"),
     "statistic": ("mean", "median", "best", "ensemble"),
@@ -226,10 +231,11 @@ def load(path: Path, name: str) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is not a mapping of {', '.join(sorted(KEYS))}.")
+        if not isinstance(raw, dict):
+            raise UserError(f"{path} is not a mapping of {', '.join(sorted(KEYS))}.")
+        _plain(path, "", raw)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     for key in raw:
         if key not in KEYS:
             raise UserError(f"{path} has an unknown key {key!r}.{nearest(key, KEYS)}")
@@ -242,39 +248,100 @@ def load(path: Path, name: str) -> Spec:
     for key in ("model", "data"):
         if "class_path" not in raw[key]:
             raise UserError(f"{path}: {key} lacks a class_path, the class to build.")
-    for key in ("settings", "protocols"):
-        for one, changes in (raw.get(key) or {}).items():
-            if not isinstance(changes or {}, dict):
-                raise UserError(f"{path}: {key} has {one}: {changes!r}; write what it changes.")
-    settings = raw.get("settings") or {"all": {}}
-    protocols = {k: v or {} for k, v in (raw.get("protocols") or {"paper": {}}).items()}
+        if not isinstance(given := raw[key]["class_path"], str):
+            raise UserError(f"{path}: {key}.class_path is {given!r}; it must be a text.")
+    _layer(path, "", {key: raw[key] for key in ("model", "data", "trainer")})
+    settings = _layers(path, "settings", raw.get("settings") or {"all": {}})
+    protocols = _layers(path, "protocols", raw.get("protocols") or {"paper": {}})
     default = raw.get("default_setting", next(iter(settings)))
-    if default not in settings:
+    if not isinstance(default, str) or default not in settings:
         raise UserError(f"{path}: default_setting {default!r} is none of {', '.join(settings)}.")
     ledger = _ledger(path, raw.get("deviations") or [], {*settings, *protocols})
     ablations = {deviation.ablation for deviation in ledger}
-    columns = {k: v or {} for k, v in settings.items() if k not in ablations}
+    columns = {k: v for k, v in settings.items() if k not in ablations}
     claims = [c for entry in raw["claims"] for c in _claims(path, entry, settings, columns)]
     _covered(path, claims, columns)
+    seeds = 1 if raw.get("seeds") is None else raw["seeds"]
     config = {key: raw[key] for key in ("model", "data", "trainer")}
     config["matmul_precision"] = raw.get("matmul_precision", "highest")
     return Spec(
         name=name,
         path=path,
         summary=text.splitlines()[0].lstrip("# ") if text.startswith("#") else "",
-        paper=raw.get("paper", {}),
+        paper=_paper(path, raw.get("paper") or {}),
         claims=tuple(claims),
-        seeds=tuple(parse_seeds(str(raw.get("seeds", "1")))),
-        settings={k: v or {} for k, v in settings.items()},
+        seeds=tuple(parse_seeds(str(seeds), f"{path}: seeds:")),
+        settings=settings,
         default_setting=default,
         protocols=protocols,
         config=config,
         deviations=tuple(deviation.what for deviation in ledger),
         ledger=ledger,
-        smoke=raw.get("smoke") or {},
+        smoke=_layer(path, "smoke", raw.get("smoke") or {}),
         metrics=raw.get("metrics") or {},
         gate=_gate(path, raw.get("gate") or {}, protocols),
     )
+
+
+def _plain(path: Path, name: str, value: Any) -> None:
+    """Whatever a file says can go into a record: text, numbers, true, false, null; finite where
+    it is no claim's, which has a sentence of its own."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{path}: {name or 'it'} has the key {key}, no text. Quote it.")
+            _plain(path, f"{name}.{key}".lstrip("."), each)
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            _plain(path, f"{name}[{i}]", each)
+    elif not isinstance(value, str | int | float | None):
+        kind = type(value).__name__
+        raise UserError(
+            f"{path}: {name}: {value} is a {kind}, neither text nor number. Put it in quotes."
+        )
+    elif isinstance(value, float) and not math.isfinite(value) and not name.startswith("claims"):
+        raise UserError(f"{path}: {name} is {value}; it must be a finite number.")
+
+
+def _paper(path: Path, paper: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the paper; a list of authors becomes one text."""
+    for key, value in paper.items():
+        fine = isinstance(value, str | int | float) and not isinstance(value, bool)
+        if not fine and not (isinstance(value, list) and all(isinstance(x, str) for x in value)):
+            raise UserError(
+                f"{path}: paper.{key} is {value!r}; it must be a text, a number or a list of texts."
+            )
+    return {k: ", ".join(v) if isinstance(v, list) else v for k, v in paper.items()}
+
+
+def _layers(path: Path, key: str, named: dict[str, Any]) -> dict[str, dict]:
+    """The settings or protocols; their names become parts of files' names."""
+    for name in named:
+        if not name or {"/", "\0"} & set(name):
+            raise UserError(f"{path}: {key} has the name {name!r}. Give one without /.")
+    return {name: _layer(path, f"{key}.{name}", changes) for name, changes in named.items()}
+
+
+def _layer(path: Path, name: str, changes: Any) -> dict[str, Any]:
+    """What a setting, a protocol, the smoke run or a gate's protocol changes."""
+    if changes is None:
+        return {}
+    if not isinstance(changes, dict):
+        raise UserError(f"{path}: {name} is {changes!r}; write a mapping of what it changes.")
+    for key, value in changes.items():
+        if key not in LAYER:
+            raise UserError(
+                f"{path}: {name} has the unknown key {key!r}.{nearest(key, LAYER)} "
+                f"It may change {', '.join(LAYER)}."
+            )
+        if key == "matmul_precision":
+            continue
+        whole = f"{name}.{key}".lstrip(".")
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: {whole} is {value!r}; it must be a mapping.")
+        if not isinstance(given := value.get("init_args"), dict | None):
+            raise UserError(f"{path}: {whole}.init_args is {given!r}; it must be a mapping.")
+    return changes
 
 
 def _gate(path: Path, gate: dict, protocols: dict) -> dict[str, Any]:
@@ -282,12 +349,12 @@ def _gate(path: Path, gate: dict, protocols: dict) -> dict[str, Any]:
         return {}
     if gate.keys() != {"seeds", "protocols"} or not isinstance(gate["protocols"], dict):
         raise UserError(f"{path}: gate is {gate!r}; it has seeds, and changes by protocol.")
-    parse_seeds(str(gate["seeds"]))
+    parse_seeds(str(gate["seeds"]), f"{path}: gate.seeds:")
     for protocol in gate["protocols"]:
         if protocol not in protocols:
             hint = nearest(protocol, protocols)
             raise UserError(f"{path}: gate names the unknown protocol {protocol!r}.{hint}")
-    return gate
+    return gate | {"protocols": _layers(path, "gate.protocols", gate["protocols"])}
 
 
 def _ledger(path: Path, entries: list, known: set[str]) -> tuple[Deviation, ...]:
@@ -411,6 +478,7 @@ def _inline(said: str, entry: dict, setting: str, number: Any) -> Claim:
     value, spread = (*number, None)[:2] if isinstance(number, list) else (number, None)
     fields = {k: v for k, v in entry.items() if k != "reported"}
     fields = checked(f"{said} ({setting})", fields | {"value": value, "spread": spread})
+    agreeing(f"{said} ({setting})", fields)
     return Claim(**{"name": entry["metric"]} | fields, setting=setting)
 
 
@@ -442,7 +510,7 @@ def checked(said: str, fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("members", 1) is None:
         raise wrong("members", "it must be a whole number above 0")
     if not math.isfinite(_number(fields.get("value"))):
-        raise wrong("value", "it must be a finite number")
+        raise wrong("value", f"it must be a finite number, at most {LARGEST:g}")
     if fields.get("spread") is not None and not (0 <= _number(fields["spread"]) < math.inf):
         raise wrong("spread", "it must be a finite number, 0 or more")
     if "raw" in fields:
@@ -466,33 +534,58 @@ def checked(said: str, fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _number(x: Any, whole: bool = False) -> float:
-    """x, or nan if it is no number; True and False are none."""
-    kind = int if whole else int | float
-    return x if isinstance(x, kind) and not isinstance(x, bool) else math.nan
-
-
-def parse_seeds(text: str) -> list[Seed]:
-    """'1-3,7' -> seeds 1, 2, 3, 7; '2:1-10' -> data seed 2 with model seeds 1 to 10.
+def agreeing(said: str, fields: dict[str, Any]) -> None:
+    """That the authors' own runs give their value, where a `checked` claim has both.
 
     Raises:
-        UserError: anything else.
+        UserError: they do not; the message starts with `said`.
     """
-    seeds = []
+    raw, value, margin = fields.get("raw"), fields["value"], fields["margin"]
+    if not raw:
+        return
+    best = max if fields.get("better") == "higher" else min
+    kind = fields.get("statistic", "mean")
+    kind = "mean" if kind == "ensemble" else kind
+    typical = {"mean": statistics.fmean, "median": statistics.median, "best": best}[kind](raw)
+    off = abs(typical - value)
+    if off > RAW_WITHIN * abs(value) and off > margin / 2:
+        raise UserError(
+            f"{said} has value: {value}, but the {kind} of its raw is {typical:.6g}. Correct one."
+        )
+
+
+def _number(x: Any, whole: bool = False) -> float:
+    """x, or nan if it is no number, or too large a one; True and False are none."""
+    kind = int if whole else int | float
+    fine = isinstance(x, kind) and not isinstance(x, bool) and abs(x) <= LARGEST
+    return x if fine else math.nan
+
+
+def parse_seeds(text: str, said: str = "--seeds") -> list[Seed]:
+    """'1-3,7' -> seeds 1, 2, 3, 7; '2:1-10' -> data seed 2 with model seeds 1 to 10.
+
+    Args:
+        said: where the text stands, for messages.
+
+    Raises:
+        UserError: anything else, and more than MOST_SEEDS.
+    """
+    parts: list[tuple[range, range | None]] = []
     try:
         for part in text.replace(" ", "").split(","):
             data, colon, model = part.partition(":")
-            if colon:
-                seeds += [Seed(d, m) for d in _range(data) for m in _range(model)]
-            else:
-                seeds += [Seed(s, s) for s in _range(data)]
+            parts.append((_range(data), _range(model) if colon else None))
     except ValueError:
         raise UserError(
-            f"--seeds {text!r} is not understood. Write 3, or 1-10, or 1,4,7, or 2:1-10 "
+            f"{said} {text!r} is not understood. Write 3, or 1-10, or 1,4,7, or 2:1-10 "
             "(label subset 2 with model seeds 1 to 10)."
         ) from None
-    if any(max(seed) > LARGEST_SEED for seed in seeds):
-        raise UserError(f"--seeds {text!r}: the largest seed is {LARGEST_SEED:,}.")
+    if any(each.stop > LARGEST_SEED + 1 for part in parts for each in part if each):
+        raise UserError(f"{said} {text!r}: the largest seed is {LARGEST_SEED:,}.")
+    count = sum(len(data) * (len(model) if model else 1) for data, model in parts)
+    if count > MOST_SEEDS:
+        raise UserError(f"{said} {text!r} are {count:,} seeds. Give at most {MOST_SEEDS:,}.")
+    seeds = (Seed(d, m) for data, model in parts for d in data for m in (model or range(d, d + 1)))
     return list(dict.fromkeys(seeds))
 
 

@@ -53,9 +53,30 @@ def results(spec: Spec) -> Path:
 
 
 def kept(spec: Spec, say: Callable[[str], None] = warn) -> list[Record]:
-    """The records that count."""
-    found = (record for record, _ in _read(results(spec), "*.json", say))
-    return [record for record in found if record.reproduction == spec.name]
+    """The records that count; one of a setting or protocol that is gone is only said."""
+    found = []
+    for record, path in _read(results(spec), "*.json", say):
+        if record.reproduction != spec.name:
+            continue
+        if sentence := gone(spec, record):
+            say(f"{path}: {sentence}.")
+            continue
+        found.append(record)
+    return found
+
+
+def gone(spec: Spec, record: Record) -> str:
+    """That the reproduction no longer has the setting or protocol of a record; '' if it has."""
+    for what, name, known in (
+        ("setting", record.setting, spec.settings),
+        ("protocol", record.protocol, spec.protocols),
+    ):
+        if name not in known:
+            return (
+                f"{spec.path} has no {what} {name!r} (any more); put it back, or move the record "
+                "away"
+            )
+    return ""
 
 
 def judge(
@@ -90,8 +111,9 @@ def judge(
 def keep(spec: Spec, root: Path, say: Callable[[str], None] = print) -> list[Path]:
     """Copies the records of runs into results/, with their predictions.
 
-    Left out are smoke runs and runs that have not finished an epoch and may yet. A finished record
-    is not replaced by one of a run that is not finished.
+    Left out are smoke runs and runs that have not finished an epoch and may yet. A record of a run
+    that ended is replaced by that run's own alone: another run of the same seed would be a second
+    throw of the dice.
     """
     written = []
     for record, folder in runs(spec, root, say):
@@ -100,10 +122,15 @@ def keep(spec: Spec, root: Path, say: Callable[[str], None] = print) -> list[Pat
             continue
         path = results(spec) / f"{record.name}.json"
         try:
-            better = path.is_file() and records.read(path).status == "finished"
-            if better and record.status != "finished":
-                say(f"{path} is of a finished run and stays; {folder} is {record.status}.")
-                continue
+            before = records.read(path) if path.is_file() else None
+            if before and before.status in ("finished", "diverged"):
+                another = verdict.started(before) != verdict.started(record)
+                if another or (before.status, record.status) == ("finished", "stopped"):
+                    say(
+                        f"{path} is of a run that {before.status} and stays; {folder} is another "
+                        f"run of that seed, {record.status}."
+                    )
+                    continue
             records.write(path, packed(record, folder))
         except UserError as error:
             say(str(error))

@@ -15,6 +15,7 @@ from lit_gen.harness import provenance, store
 from lit_gen.harness import record as records
 from lit_gen.harness.predictions import load
 from lit_gen.harness.record import RECORD, Record
+from lit_gen.harness.reports import report
 from lit_gen.harness.spec import PACKAGE, Seed, Spec, UserError, digest, find, flatten, shipped
 from lit_gen.harness.verdicts import certificate
 
@@ -51,6 +52,8 @@ def findings(
             FAILED,
             f"the configuration's hash is {given[:8]}, not {record.spec_hash[:8]} as recorded",
         )
+    if odd := certificate.contradiction(record):
+        yield Finding(FAILED, odd)
     if spec is None:
         yield Finding(
             CANNOT, f"configuration, metrics, verdict: there is no {record.reproduction} here"
@@ -81,12 +84,8 @@ def _configuration(spec: Spec, record: Record, foreign: bool) -> Finding:
 
     To build a configuration imports what it names; what others wrote may name lit_gen's own only.
     """
-    for what, name, known in (
-        ("setting", record.setting, spec.settings),
-        ("protocol", record.protocol, spec.protocols),
-    ):
-        if name not in known:
-            return Finding(FAILED, f"{spec.path} has no {what} {name!r} (any more)")
+    if sentence := store.gone(spec, record):
+        return Finding(FAILED, sentence)
     written = [record.overrides]
     if foreign:
         written += [spec.config, spec.settings, spec.protocols, spec.smoke]
@@ -319,7 +318,7 @@ def _together(spec: Spec, files: dict[Path, Record], say: Callable[[str], None])
         for given in certificate.judge_all(
             spec, claim, runs, lambda r: load(r, folders.get(id(r)))
         ):
-            said = f"{claim.setting} {claim.name}, {given.protocol}: {given.sentence}"
+            said = f"{claim.setting} {claim.name}, {given.protocol}: {report.sentence(given)}"
             if written is None:
                 say(f"  by these alone, {said}")
             else:

@@ -2,6 +2,8 @@
 
 import math
 
+LARGEST = 1e15  # that is written out
+
 
 def number(x: float | None, decimals: int | None = None) -> str:
     """A number for people: 1,024 or 93.67 or 0.01234; four digits, unless decimals are given."""
@@ -9,6 +11,8 @@ def number(x: float | None, decimals: int | None = None) -> str:
         return "-"
     if not math.isfinite(x):
         return str(x)
+    if abs(x) >= LARGEST:
+        return f"{x:.4g}"
     if decimals is not None:
         text = f"{x:,.{decimals}f}"
     elif x == 0:
@@ -25,8 +29,9 @@ def with_interval(mean: float, low: float | None, high: float | None) -> str:
     """'93.7 [79.7, 107.6]': as many decimals as two digits of the half width need."""
     if low is None or high is None:
         return number(mean)
-    half = (high - low) / 2
-    decimals = min(9, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else None
+    half = high / 2 - low / 2
+    known = 0 < half < math.inf
+    decimals = min(9, max(0, 1 - math.floor(math.log10(half)))) if known else None
     return f"{number(mean, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
 
 

@@ -55,6 +55,10 @@ class Errors:
     tolerance = 0.0
 
     def __init__(self, examples: int | None = None) -> None:
+        if examples is not None and (type(examples) is not int or examples < 1):
+            raise ValueError(
+                f"examples is {examples!r}; it must be a whole number above 0, or null"
+            )
         self.examples = examples
 
     @property

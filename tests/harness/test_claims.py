@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,10 @@ def test_every_claim_is_fixed_in_advance() -> None:
         assert (entry.members > 1) == (entry.statistic == "ensemble"), entry.id
         if entry.value is None:
             assert all((entry.order, entry.unmeasurable)), entry.id
+            continue
+        if entry.bound in ("<", ">"):
+            with pytest.raises(UserError, match="bound"):
+                entry.claim("all")
             continue
         claim = entry.claim("all")
         assert claim.reason, entry.id
@@ -151,6 +154,15 @@ def test_a_small_catalogue(tmp_path: Path) -> None:
         ("spread: 0.5", "spread: 0.5, quartiles: [1, two]", "write .25 %, 75 %."),
         ("tables:", "tabels:", "a list of tables"),
         ("title: A paper, ", "", "it needs title, year and arxiv"),
+        ("title: A paper", "title: {a: b}", "paper has title: {'a': 'b'}, which is no text"),
+        ("year: 2015", "year: 2015-01-02", "paper has year: .*; write a whole number"),
+        ("'0000.00000'", "1606.0", "paper has arxiv: 1606.0, which is no text. Put it in quotes"),
+        ("year: 2015", "year: 2015, authors: [A, 5]", "paper has authors: .*; write a text, or"),
+        ("tables:", "second_paper: 5\ntables:", "second_paper is 5; it must be a mapping"),
+        ("unit: nats", "unit: 2015-01-02", "has unit: .* no text"),
+        ("spread: 0.5", "spread: 0.5, raw: [9, 9, 9]", "value: 1.5, but the mean of its raw is 9"),
+        ("spread: 0.5", "spread: 0.5, quartiles: [1, .inf]", "write .25 %, 75 %."),
+        ("value: 1.5", "value: 2015-99-99", "not valid YAML"),
     ],
 )
 def test_a_faulty_catalogue_is_told_what_is_wrong(
@@ -188,6 +200,9 @@ def test_standing() -> None:
     assert claims.standing(human, [spec], []).word == "not measurable"
     assert claims.standing(entry, [spec], [june, changed, verdict()]).word == "worse"
     assert claims.standing(entry, [spec], [june]).word == "better"
+    assert claims.standing(entry, [spec], [june]).by == ""
+    both = claims.standing(entry, [spec], [june, verdict()])
+    assert (both.word, both.by) == ("worse", "by release; by paper_june8: better")
     empty = verdict(status="inconclusive")
     empty = Verdict(empty.claim, NAME, "release", "inconclusive", "no number yet")
     assert claims.standing(entry, [spec], [empty]).word == "not measured yet"
@@ -207,16 +222,17 @@ def test_the_command_lists_every_claim_once(
     lines = call(capsys).splitlines()
 
     for entry in ENTRIES:
-        rows = [line for line in lines if line.endswith(f"  {entry.id}")]
+        rows = [line for line in lines if line.split("\t")[1] == entry.id]
         same = [e for e in ENTRIES if e.id == entry.id and not e.context]
         assert len(rows) == len(same), entry.id
     assert sum(OWN.values()) == 302
-    assert re.search(r"^9 papers, 302 claims: \d+ measured", lines[-1])
-    draw = next(line for line in lines if line.endswith("mnist.draw_no_attention.bound"))
-    assert "87.40" in draw
-    assert "± 0.16" in draw
-    assert "not built yet, unverified transcription" in draw
-    assert any("not measurable: needs human annotators" in line for line in lines)
+    assert len(lines) == 302
+    assert {line.count("\t") for line in lines} == {6}
+    draw = next(line for line in lines if "mnist.draw_no_attention.bound" in line).split("\t")
+    assert draw[0] == "draw"
+    assert draw[2].endswith("87.4")
+    assert draw[3:] == ["-", "0.16", "not built yet", "unverified transcription"]
+    assert any("\tnot measurable\tneeds human annotators" in line for line in lines)
 
 
 def test_the_command_fits_a_terminal(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from simulated import run
+from torch.nn.functional import cross_entropy
 
 from lit_gen.datamodules import images
 from lit_gen.harness import gate
@@ -31,6 +32,8 @@ def curves(random: np.random.Generator, seeds: range, shift: float = 0.0) -> lis
         loss = 0.5 * np.arange(EPOCHS) - 1 + 0.05 * (luck[1] + noise[1] + shift)
         record = run((1, seed), provenance=DATA, curve=list(errors))
         record.result["curve"] = {"test/errors": list(errors), "train/loss": list(loss)}
+        record.result["metrics"] = {"test/errors": errors[-1]}
+        record.max_epochs = EPOCHS
         found.append(record)
     return found
 
@@ -45,20 +48,20 @@ def test_the_same_numbers_are_called_identical() -> None:
     assert compare(stored, stored[:2]).status == "identical"
 
 
-def test_code_that_draws_other_numbers_raises_an_alarm_once_in_a_hundred() -> None:
+def test_code_that_draws_other_numbers_raises_no_alarm() -> None:
     random, alarms, checks = np.random.default_rng(1), 0, 600
     for _ in range(checks):
         stored = curves(random, range(12))
         alarms += compare(stored, curves(random, range(2))).status == "outside"
 
-    assert alarms / checks <= gate.FALSE_ALARM + 4 * np.sqrt(gate.FALSE_ALARM / checks)
+    assert alarms <= 1  # 0.06 expected
 
 
 def test_a_shift_in_one_metric_is_seen_and_more_runs_see_a_smaller_one() -> None:
     random, seen = np.random.default_rng(2), {}
     for k in (1, 4):
         trials = [
-            compare(curves(random, range(20)), curves(random, range(30, 30 + k), shift=4.5)).bad
+            compare(curves(random, range(20)), curves(random, range(30, 30 + k), shift=7)).bad
             for _ in range(60)
         ]
         seen[k] = sum(trials)
@@ -82,7 +85,8 @@ def test_what_no_longer_runs_or_logs_is_broken() -> None:
 def test_too_few_stored_runs_or_other_data_are_no_reference() -> None:
     random = np.random.default_rng(5)
     stored, fresh = curves(random, range(8)), curves(random, range(1))
-    elsewhere = [run(1, provenance={"data": "b" * 64})]
+    elsewhere = curves(random, range(1))
+    elsewhere[0].provenance = {"data": "b" * 64}
 
     assert compare(stored[:4], fresh).status == "no reference"
     assert compare(stored, elsewhere).status == "no reference"
@@ -141,6 +145,26 @@ def other_draws(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SemiSupervisedGAN, "latent", latent)
 
 
+def three_passes(patch: pytest.MonkeyPatch) -> None:
+    """Harmless: labelled, unlabelled and generated images one after the other."""
+
+    def loss(self, x_labeled, y, x_unlabeled, generated):
+        labeled, real, fake = map(self.discriminator, (x_labeled, x_unlabeled, generated))
+        loss_real, loss_fake = improved_gan.unsupervised_loss(real, fake)
+        return cross_entropy(labeled, y), loss_real.mean() + loss_fake.mean()
+
+    patch.setattr(SemiSupervisedGAN, "discriminator_loss", loss)
+
+
+def less_noise(patch: pytest.MonkeyPatch) -> None:
+    """So small an error that curves do not show it; the probe does."""
+
+    def forward(self, x):
+        return torch.add(x, torch.randn_like(x), alpha=0.9 * self.sigma) if self.training else x
+
+    patch.setattr(improved_gan.Noise, "forward", forward)
+
+
 def renamed(patch: pytest.MonkeyPatch) -> None:
     """Harmless: the same loss, written another way."""
     patch.setattr(
@@ -161,17 +185,21 @@ def real_data() -> str:
 @pytest.mark.parametrize(
     ("change", "bad"),
     [(wrong_sign, True), (no_averaging, True), (leaked_labels, True), (shuffled_labels, True),
-     (other_draws, False), (renamed, False)],
+     (less_noise, True), (other_draws, False), (renamed, False), (three_passes, False)],
 )  # fmt: skip
 def test_the_gate_bites_at_bugs_and_lets_refactorings_pass(
     change: Callable, bad: bool, real_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch)
     spec = find(NAME)
-    release = {"release": spec.gate["protocols"]["release"]}
-    spec = replace(spec, gate=spec.gate | {"protocols": release})
+    spec = replace(  # one setting and one protocol are enough here
+        spec,
+        gate=spec.gate | {"protocols": {"release": spec.gate["protocols"]["release"]}},
+        settings={"labels_100": spec.settings["labels_100"]},
+        protocols={"release": {}},
+    )
 
-    fresh = gate.train(spec, 1.0, "cpu", None, real_data, lambda line: None)
-    finding = gate.compare("release", gate.stored(spec)["release"], fresh["release"])
+    found = list(gate.findings(spec, 1.0, "cpu", 1, real_data, lambda line: None))
 
-    assert finding.bad is bad, finding.sentence
+    assert [f.of for f in found][-1] == "release"
+    assert any(f.bad for f in found) is bad, [f.sentence for f in found]

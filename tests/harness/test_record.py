@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lit_gen.harness.record import Record, dumps, pack, read, unpack, write
+from lit_gen.harness.record import (
+    Record,
+    dumps,
+    pack,
+    read,
+    unpack,
+    write,
+    write_atomically,
+)
 from lit_gen.harness.spec import UserError
 
 
@@ -65,6 +73,20 @@ def test_a_crash_while_writing_leaves_the_old_record(
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    os.mkfifo(tmp_path / "pipe")
+
+    write_atomically(tmp_path / "link", b"content")
+    with pytest.raises(UserError, match="pipe is no regular file"):
+        write_atomically(tmp_path / "pipe", b"content")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_bytes() == b"content"
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_nan_is_never_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         dumps({"x": float("nan")})
@@ -109,6 +131,8 @@ def in_segment(**parts: object):
         (in_result(metrics={"test/errors": None}), "metrics.test/errors = None; it must be a num"),
         (in_result(metrics={"test/errors": "91"}), "metrics.test/errors = '91'"),
         (in_result(metrics={"test/errors": math.nan}), "metrics.test/errors = nan"),
+        (in_result(metrics={"test/errors": 1e300}), r"test/errors = 1e\+300; it must be at most"),
+        (in_result(curve={"a": [1.0, -1e308]}), r"curve.a\[1\] = -1e\+308; it must be at most"),
         (in_result(metrics=[91]), "result.metrics = .91.; it must be a mapping"),
         (in_result(metric_ids={"test/errors": 1}), "metric_ids.test/errors = 1"),
         (in_result(curve={"a": [1.0]}), "1 values in result.curve.a after 2 epochs"),
@@ -121,8 +145,25 @@ def in_segment(**parts: object):
         (in_segment(started="today"), r"segments\[0\].started = 'today'; it must be a time"),
         (lambda r: r["provenance"].update(segments=[{}]), "without 'started'"),
         (in_segment(commit=7), r"segments\[0\].commit = 7"),
+        (in_segment(threads="four"), r"threads = 'four'; it must be a whole number from 1"),
+        (in_segment(wall_s=-1), r"wall_s = -1; it must be a number from 0 to"),
+        (in_segment(device=5), r"device = 5; it must be a text"),
+        (in_segment(steps=1.5), r"steps = 1.5; it must be a whole number"),
+        (in_segment(peak_memory_mb=[1]), r"peak_memory_mb = \[1\]; it must be a number"),
+        (in_segment(peak_gpu_memory_mb="1"), r"peak_gpu_memory_mb = '1'; it must be a number"),
+        (in_segment(energy_j="1"), r"energy_j = '1'; it must be a number"),
+        (in_segment(processor=5), r"processor = 5; it must be a text or null"),
+        (in_segment(gpu={"name": 5}), r"gpu = {'name': 5}; it must be a mapping"),
+        (in_segment(cores="2"), r"cores = '2'; it must be a whole number"),
         (lambda r: r["provenance"].update(segments={}), "segments = {}; it must be a list"),
         (lambda r: r["provenance"].update(plan={"first": 2}), "provenance.plan = "),
+        (
+            lambda r: r["provenance"].update(plan={"first": -1, "most": 5}),
+            "first .from 0. and most",
+        ),
+        (lambda r: r["provenance"].update(plan={"first": 0, "most": 1}), "provenance.plan = "),
+        (lambda r: r["provenance"].update(plan={"first": 0, "most": 10**9}), "up to 100,000"),
+        (lambda r: r["provenance"].update(plan=[1, 2]), "provenance.plan = .1, 2."),
         (lambda r: r["provenance"].update(data=5), "provenance.data = 5"),
     ],
 )

@@ -1,5 +1,6 @@
 """Reproductions as data: what a YAML file may say, and what it is told when it may not."""
 
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_seeds_that_are_none(text: str) -> None:
         parse_seeds(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["1-99999999", "1:1-100001", "1-4294967295:1-4294967295", "1-50000,60000-120000"]
+)
+def test_too_many_seeds_are_refused_before_there_is_a_list(text: str) -> None:
+    with pytest.raises(UserError, match=r"seeds\. Give at most 100,000"):
+        parse_seeds(text)
+
+
+def test_as_many_seeds_as_may_be() -> None:
+    assert len(parse_seeds("1-100000")) == 100_000
+
+
 def test_the_nearest_name_is_suggested() -> None:
     with pytest.raises(UserError, match=f"Did you mean {NAME}"):
         find("improved_gan_mnist_semisub")
@@ -101,6 +114,13 @@ DEVIATION = {"name": "scale", "what": "Pixels reach 2.", "why": "They do."}
 
 def claim(**changes: object) -> dict[str, object]:
     return {"metric": "m", "reported": 9, "margin": 1} | changes
+
+
+def gate(**changes: object) -> dict[str, object]:
+    return {"seeds": "1-3", "protocols": {"release": {}}} | changes
+
+
+DAY = datetime.date(2015, 1, 2)  # as YAML reads 2015-01-02
 
 
 def broken(tmp_path: Path, **changes: object) -> Path:
@@ -147,13 +167,46 @@ def broken(tmp_path: Path, **changes: object) -> Path:
         ({"claims": [claim(raw=[1, "x"])]}, "raw: .1, 'x'."),
         ({"claims": [claim(), claim()]}, "called 'm'; rename one"),
         ({"claims": [claim(reported={"labels_20": 1})]}, "no claim is about labels_50, labels_100"),
-        ({"settings": {"labels_20": 5}}, "settings has labels_20: 5"),
+        ({"settings": {"labels_20": 5}}, "settings.labels_20 is 5; write a mapping"),
         ({"deviations": [{"name": "a", "what": "b"}]}, "'a' lacks 'why'"),
         ({"deviations": [DEVIATION | {"wy": "b"}]}, "unknown key 'wy'. Did you mean why"),
         ({"deviations": [DEVIATION | {"name": "A b"}]}, "write its name in small letters"),
         ({"deviations": [DEVIATION, DEVIATION]}, "is there twice"),
         ({"deviations": [DEVIATION | {"ablation": "labels_1"}]}, "Did you mean labels_"),
         ({"deviations": [7]}, "neither a sentence nor a mapping"),
+        ({"paper": [1]}, "paper is .1.; it must be a mapping"),
+        ({"paper": {"title": {"a": "b"}}}, "paper.title is .*; it must be a text, a number or"),
+        ({"paper": {"year": DAY}}, "paper.year: 2015-01-02 is a date.* Put it in quotes"),
+        ({"paper": {"authors": ["A", 3]}}, "paper.authors is .'A', 3."),
+        ({"paper": {5: "x"}}, "paper has the key 5, no text"),
+        ({"default_setting": ["a"]}, "default_setting .'a'. is none of labels_"),
+        ({"default_setting": {"a": 1}}, "default_setting {'a': 1} is none of labels_"),
+        (
+            {"protocols": {"release": {"model": {"x": DAY}}}},
+            "protocols.release.model.x: 2015-01-02",
+        ),
+        ({"trainer": {"max_epochs": float("inf")}}, "trainer.max_epochs is inf"),
+        (
+            {"settings": {"labels_20": {"modle": {}}}},
+            "labels_20 has .* 'modle'. Did you mean model",
+        ),
+        ({"protocols": {"release": {"dat": {}}}}, "release has .* key 'dat'. Did you mean data"),
+        ({"protocols": {"a/b": {}}}, "protocols has the name 'a/b'"),
+        ({"protocols": {"release": {"model": None}}}, "protocols.release.model is None; it must"),
+        ({"smoke": {"data": 3}}, "smoke.data is 3; it must be a mapping"),
+        ({"smoke": {"traner": {}}}, "smoke has .* key 'traner'. Did you mean trainer"),
+        ({"gate": gate(protocols={"release": 5})}, "gate.protocols.release is 5; write a mapping"),
+        ({"gate": gate(protocols={"release": {"modle": {}}})}, "Did you mean model"),
+        ({"gate": gate(seeds="3-1")}, "mine.yaml: gate.seeds: '3-1' is not understood"),
+        ({"gate": gate(seeds="1-999999")}, "mine.yaml: gate.seeds: .* at most 100,000"),
+        ({"seeds": "many"}, "mine.yaml: seeds: 'many' is not understood"),
+        ({"seeds": "1-99999999"}, "mine.yaml: seeds: '1-99999999' are 99,999,999 seeds"),
+        ({"model": {"class_path": 5}}, "model.class_path is 5"),
+        ({"data": {"class_path": "x", "init_args": [1]}}, "yaml: data.init_args is .1.; it must"),
+        ({"smoke": {"model": {"init_args": 3}}}, "smoke.model.init_args is 3; it must be a mapp"),
+        ({"claims": [claim(reported=1e300)]}, r"value: 1e\+300; it must be a finite number"),
+        ({"claims": [claim(raw=[20, 21])]}, "value: 9, but the mean of its raw is 20.5"),
+        ({"claims": [claim(raw=[9, 5], statistic="best")]}, "but the best of its raw is 5"),
     ],
 )
 def test_a_faulty_file_is_told_what_is_wrong(
@@ -222,9 +275,32 @@ def test_a_deviation_is_a_sentence_or_has_a_name_and_an_ablation(tmp_path: Path)
     assert spec.departures("undone", "paper") == ("Fewer epochs.",)
 
 
-def test_yaml_that_is_none(tmp_path: Path) -> None:
+def test_what_says_nothing_is_as_good_as_absent(tmp_path: Path) -> None:
+    path = broken(tmp_path, gate=gate(protocols={"release": None}))
+    path.write_text(path.read_text() + "\npaper:\nseeds:\n")  # the last of equal keys counts
+    spec = load(path, "mine")
+
+    assert (spec.paper, spec.seeds) == ({}, (Seed(1, 1),))
+    assert spec.gate["protocols"] == {"release": {}}
+
+
+def test_authors_may_be_a_list(tmp_path: Path) -> None:
+    spec = load(broken(tmp_path, paper={"authors": ["A. One", "B. Two"], "year": 2015}), "mine")
+
+    assert spec.paper == {"authors": "A. One, B. Two", "year": 2015}
+
+
+def test_raw_may_be_as_far_as_its_margin_lets_it(tmp_path: Path) -> None:
+    claims = [claim(raw=[9.3, 9.5]), claim(name="low", reported=0.1, raw=[0.5]), claim(
+        name="mid", raw=[1, 9, 99], statistic="median")]  # fmt: skip
+
+    assert len(load(broken(tmp_path, claims=claims), "mine").claims) == 12
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 2015-13-45", "? [a]\n: b", "[" * 5000, "a: &a [*a]"])
+def test_yaml_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text("a: [1")
+    path.write_text(text)
 
     with pytest.raises(UserError, match="not valid YAML"):
         find(str(path))

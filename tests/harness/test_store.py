@@ -168,3 +168,24 @@ def test_packed_predictions_make_an_ensemble(run, tmp_path: Path, results: Path)
     assert len(kept) == 10
     assert ensemble.n == 1
     assert ensemble.values == {"1": 5.0}  # the examples that most members have wrong
+
+
+@pytest.mark.parametrize("part", ["setting", "protocol"])
+def test_a_record_of_what_the_file_no_longer_has_is_passed_over_and_said_once(
+    run, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture, part: str
+) -> None:
+    run(tmp_path / "runs", 1, errors=7)
+    run(tmp_path / "runs", 2, errors=8)
+    one, other = store.keep(find(NAME), tmp_path / "runs")
+    record = records.read(other)
+    setattr(record, part, "gone")
+    other.unlink()
+    records.write(results / "improved_gan" / "mnist_semisup" / f"{record.name}.json", record)
+    store.warn.cache_clear()
+
+    first, again = store.kept(find(NAME)), store.kept(find(NAME))
+    call("check", NAME)
+    said = capsys.readouterr().err
+
+    assert [r.name for r in first] == [r.name for r in again] == [one.stem]
+    assert said.count(f"has no {part} 'gone' (any more); put it back, or move the record") == 1

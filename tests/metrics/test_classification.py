@@ -39,6 +39,20 @@ def test_its_own_certificate_holds() -> None:
     assert certify(Errors(examples=10)) == []
 
 
+@pytest.mark.parametrize("examples", ["x", 0, -1, 2.5, True, [10]])
+def test_a_number_of_examples_that_is_none(examples: object) -> None:
+    with pytest.raises(ValueError, match="it must be a whole number above 0, or null"):
+        Errors(examples=examples)
+
+
+def test_cases_that_raise_are_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Errors, "cases", lambda self: iter([5]))
+
+    assert certify(Errors()) == [
+        "its cases raised TypeError: cannot unpack non-iterable int object"
+    ]
+
+
 def test_another_number_of_examples_is_another_metric() -> None:
     arrays = {"logits": np.eye(3), "target": np.arange(3)}
 

@@ -1,6 +1,7 @@
 """What several commands need: times, signals, consoles."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -31,7 +32,25 @@ def parse_budget(text: str, flag: str = "--budget") -> float:
 def new_console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, markup=False)
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            hush()
+
+    return Patient(highlight=False, markup=False)
+
+
+def say(text: str) -> None:
+    """A line on stdout. Whoever stops reading, as `head` does, ends neither the work nor changes
+    its exit status."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        hush()
+
+
+def hush() -> None:
+    """Nobody reads stdout any more: what is still printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def count_runs(n: int) -> str:
@@ -49,6 +68,12 @@ def verdicts_of(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict |
     return store.judge(spec, list(store.runs(spec, runs_dir)), cells)
 
 
+def leave(status: int) -> None:
+    """Ends the command, as a signal asks."""
+    warn("Interrupted.")
+    sys.exit(status)
+
+
 class Received(list[str]):
     """Signals that came. Once `patient`, they are only noted, for `stop` to be asked about."""
 
@@ -62,7 +87,7 @@ def signals() -> Iterator[Received]:
 
     def note(number: int, _: Any) -> None:
         if received or not received.patient:
-            sys.exit(130 if number == signal.SIGINT else 143)  # Lightning keeps KeyboardInterrupt
+            leave(130 if number == signal.SIGINT else 143)  # Lightning keeps KeyboardInterrupt
         received.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
 
     previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}

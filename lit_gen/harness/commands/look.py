@@ -58,16 +58,20 @@ def do_claims(options: argparse.Namespace) -> int:
     console = new_console()
     width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
     for paper in chosen:
+        if not width:
+            for line in claims.plain(paper, stand[paper], options.context):
+                print(line)
+            continue
         for line in claims.listing(paper, stand[paper], width, options.context):
             if console.is_terminal:
                 console.print(line, soft_wrap=True)
             else:
                 print(line.plain)
         print()
-    if len(chosen) > 1:
+    if width and len(chosen) > 1:
         every = [pair for standings in stand.values() for pair in standings.items()]
         total = claims.summary(*zip(*every, strict=True))
-        console.print(f"{len(chosen)} papers, {total}", soft_wrap=not width)
+        console.print(f"{len(chosen)} papers, {total}")
     return 0
 
 
@@ -81,17 +85,13 @@ def do_report(options: argparse.Namespace) -> int:
     text = page.html(studies, map(claims.read, claims.papers()), whole=not options.names)
     if options.output.is_dir():
         raise UserError(f"{options.output} is a folder. Give a file in it: -o NAME.html.")
-    try:
-        write_atomically(options.output, text.encode())
-    except UserError as error:
-        raise UserError(
-            f"{options.output} cannot be written. Choose another place with -o."
-        ) from error
-    for problem in dict.fromkeys(problem for study in studies for problem in study.problems):
+    write_atomically(options.output, text.encode(), "Choose another place with -o.")
+    problems = dict.fromkeys(problem for study in studies for problem in study.problems)
+    for problem in problems:
         warn(problem)
     runs = sum(len(study.records) for study in studies)
     print(f"wrote {options.output}, with {count_runs(runs)}")
-    return 0
+    return int(bool(problems))
 
 
 def do_ui(options: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
 """Commands about data and records: data, sync, keep, check, rescore, pack, verify."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_gen.harness.commands.common import parse_budget, signals, verdicts_of, warn
+from lit_gen.harness.commands.common import parse_budget, say, signals, verdicts_of, warn
 from lit_gen.harness.spec import Spec, UserError, find
+from lit_gen.harness.words import plural
 
 if TYPE_CHECKING:
     pass
@@ -16,6 +16,8 @@ def do_data(options: argparse.Namespace) -> int:
     from lit_gen.harness import store
     from lit_gen.harness.run import Run
 
+    if options.action == "verify" and options.data_dir and not Path(options.data_dir).is_dir():
+        raise UserError(f"There is no folder {options.data_dir}. Correct --data-dir.")
     failed, done = False, set()
     for spec in store.specs(options.names):
         run = Run(spec, spec.default_setting, spec.default_protocol, spec.seeds[0], {})
@@ -51,22 +53,25 @@ def do_sync(options: argparse.Namespace) -> int:
     }
     outcomes = tracking.sync(pairs, None, lambda r: said[r.reproduction, r.cell])
     sent = sum(outcome.sent > 0 for outcome in outcomes)
-    print(f"{len(outcomes)} records looked at, {sent} of them brought up to date")
+    print(f"{plural(len(outcomes), 'record')} looked at, {sent} of them brought up to date")
     return int(any(outcome.problem for outcome in outcomes))
 
 
 def do_keep(options: argparse.Namespace) -> int:
     from lit_gen.harness import store
 
+    unread: list[str] = []
     for spec in store.specs(options.names):
-        for path in store.keep(spec, options.runs_dir):
+        list(store.runs(spec, options.runs_dir, unread.append))
+        for path in store.keep(spec, options.runs_dir, store.warn):
             print(f"kept {path}")
+        store.kept(spec, unread.append)
     print(f"wrote {store.write_readme()}")
-    return 0
+    return int(bool(unread))
 
 
 def do_check(options: argparse.Namespace) -> int:
-    from lit_gen.harness import store
+    from lit_gen.harness import gate, store
     from lit_gen.harness.run import Run
 
     budget = parse_budget(options.train, "--train") if options.train else None
@@ -77,8 +82,8 @@ def do_check(options: argparse.Namespace) -> int:
             for protocol in spec.protocols:
                 Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
         complaints += store.complaints(spec)
-        if said := store.without_runs(spec):
-            print(said)
+        if lacking := store.without_runs(spec):
+            say(lacking)
     if not options.names:
         complaints += store.orphans()
         page = store.readme_path()
@@ -90,11 +95,14 @@ def do_check(options: argparse.Namespace) -> int:
         if budget or options.remake:
             received.patient = True
             complaints += _train_gates(options, specs, budget, received)
+    for spec in specs:
+        complaints += gate.complaints(spec)
     if received:
+        warn("Interrupted.")
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    print(f"{len(specs)} reproductions checked, {len(complaints)} complaints")
+        store.warn(complaint)  # unless it was said on the way
+    say(f"{plural(len(specs), 'reproduction')} checked, {plural(len(complaints), 'complaint')}")
     return int(bool(complaints))
 
 
@@ -107,7 +115,7 @@ def _train_gates(
     gated = [spec for spec in specs if spec.gate]
     if not gated:
         raise UserError("None of these reproductions has a gate: short runs and their curves.")
-    machine = (options.device, options.threads, options.data_dir, print)
+    machine = (options.device, options.threads, options.data_dir, say)
     complaints = []
 
     def stop() -> str | None:
@@ -115,25 +123,21 @@ def _train_gates(
 
     for spec in gated:
         if options.remake:
-            print(f"{spec.name}: making the gate's curves anew", flush=True)
+            say(f"{spec.name}: making the gate's curves anew")
             gate.remake(spec, *machine, stop)
-        if not budget:
+        if budget and not gate.folder(spec).is_dir():
+            complaints.append(f"{spec.name} has no stored curves. `check --remake` makes them.")
+        if not budget or complaints or gate.complaints(spec):  # these are said by `check`
             continue
-        references = gate.stored(spec)
-        if old := list(gate.outdated(spec, references)):
-            complaints += old
-            continue
-        print(f"{spec.name}: short runs for about {options.train}", flush=True)
-        for protocol, fresh in gate.train(spec, budget / len(gated), *machine, stop).items():
+        say(f"{spec.name}: short runs for about {options.train}")
+        for finding in gate.findings(spec, budget / len(gated), *machine, stop):
             if stop():
                 return complaints
-            finding = gate.compare(protocol, references[protocol], fresh)
-            print(f"  {protocol} {finding.status}: {finding.sentence}", flush=True)
+            say(f"  {finding.of} {finding.status}: {finding.sentence}")
             if finding.bad:
                 complaints.append(
-                    f"{spec.name} {protocol} no longer trains like the stored runs: "
-                    f"{finding.sentence}. If that is meant, `reproduce check --remake` stores new "
-                    "curves."
+                    f"{spec.name}, {finding.of}, no longer trains as stored: {finding.sentence}. "
+                    "If that is meant, `reproduce check --remake` stores new numbers."
                 )
     return complaints
 
@@ -150,7 +154,7 @@ def do_rescore(options: argparse.Namespace) -> int:
     if page and not options.dry_run:
         print(f"wrote {store.write_readme()}")
     would = "would be " if options.dry_run else ""
-    print(f"{seen} finished records looked at, {changed} {would}rescored")
+    print(f"{plural(seen, 'finished record')} looked at, {changed} {would}rescored")
     return 0
 
 
@@ -163,10 +167,7 @@ def do_pack(options: argparse.Namespace) -> int:
     if output.is_dir():
         raise UserError(f"{output} is a folder. Give a file in it: -o NAME.zip.")
     content = bundle.pack(spec, options.runs_dir, warn)
-    try:
-        write_atomically(output, content)
-    except UserError as error:
-        raise UserError(f"{output} cannot be written. Choose another place with -o.") from error
+    write_atomically(output, content, "Choose another place with -o.")
     print(f"wrote {output}, {len(content) / 1e6:.1f} MB; `reproduce verify {output}` judges it")
     return 0
 
@@ -174,4 +175,11 @@ def do_pack(options: argparse.Namespace) -> int:
 def do_verify(options: argparse.Namespace) -> int:
     from lit_gen.harness.verify import examine
 
-    return examine(options.paths, print, warn)
+    def complain(message: str) -> None:
+        for advice in ("Move it away.", "Give a record's file."):
+            message = message.replace(
+                advice, "Give a record.json, a run's folder or a file that `reproduce pack` wrote."
+            )
+        warn(message)
+
+    return examine(options.paths, say, complain)

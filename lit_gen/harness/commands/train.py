@@ -31,7 +31,8 @@ def do_run(options: argparse.Namespace) -> int:
     spec = find(options.name)
     settings = _choose(options.setting, spec.settings, "setting", spec.default_setting)
     protocols = _choose(options.protocol, spec.protocols, "protocol", spec.default_protocol)
-    seeds = parse_seeds(options.seeds) if options.seeds else list(spec.seeds)
+    every = list(spec.seeds)[: 1 if options.smoke else None]
+    seeds = parse_seeds(options.seeds) if options.seeds else every
     budget = parse_budget(options.budget) if options.budget else None
     if options.matmul_precision:
         options.overrides["matmul_precision"] = options.matmul_precision

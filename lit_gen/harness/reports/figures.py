@@ -19,6 +19,7 @@ COLOURS = (
     "#0072b2", "#d55e00", "#007a5a", "#b0558f", "#8a6d00", "#56b4e9", "#333333", "#7b4fb5",
     "#e69f00", "#7a3b1d",
 )  # fmt: skip
+MANY = "#6b7580"  # of each run, where there are more than colours
 DOTS = 40  # at most so many runs are drawn in one strip
 
 
@@ -186,7 +187,7 @@ def _draw(
     for i, (record, y) in enumerate(drawn):
         dashed = record.status != "finished"
         x = np.arange(1, len(y) + 1)
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLOURS[i] if len(drawn) <= len(COLOURS) else MANY
         shown = np.isfinite(y)
         axes.plot(
             x[shown], y[shown], color=colour, linewidth=1.2, linestyle="--" if dashed else "-"

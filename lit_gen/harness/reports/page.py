@@ -6,10 +6,11 @@ The same records give the same bytes. Everything from a record or a YAML file is
 
 import base64
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lit_gen.harness.words import number, plural, unit
 
 TEMPLATE = Path(__file__).with_name("page.html")
 GRIDS = 2  # sample grids of one cell
+COMMANDS = 3  # that would decide something
 LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
 BOUNDS = {"<": "below", ">": "above", "~": "about"}
 MISSING, UNBUILT, UNMEASURABLE = claims.WORDS
@@ -36,7 +38,7 @@ ORDER = (
     "reproduced", "better", "worse", "inconclusive", "not comparable", "not judged", *claims.WORDS,
 )  # fmt: skip
 MEANINGS = {
-    "reproduced": "the interval lies within the margin of the paper's value",
+    "reproduced": "the bar lies within the margin of the paper's value",
     "better": "it lies wholly beyond the margin, on the good side",
     "worse": "it lies wholly beyond the margin, on the bad side",
     "inconclusive": "the runs do not settle it; the sentence says what would",
@@ -81,9 +83,11 @@ def gather(spec: Spec, runs_dir: Path, unkept: bool = False) -> Study:
         unkept: show the runs there that are not among the records that count, too.
     """
     problems: list[str] = []
-    kept = {record.name: record for record, _ in _read(store.results(spec), "*.json", problems)}
+    counted = _read(spec, store.results(spec), "*.json", problems)
+    kept = {record.name: record for record, _ in counted}
     unread = problems if unkept else []
-    there = {r.name: (r, p.parent) for r, p in _read(runs_dir / spec.name, f"*/{RECORD}", unread)}
+    found = _read(spec, runs_dir / spec.name, f"*/{RECORD}", unread)
+    there = {record.name: (record, path.parent) for record, path in found}
     runs: list[tuple[Record, Path | None]] = []
     for name, record in kept.items():
         other, folder = there.pop(name, (None, None))
@@ -92,12 +96,18 @@ def gather(spec: Spec, runs_dir: Path, unkept: bool = False) -> Study:
     return Study(spec, (*runs, *(there.values() if unkept else ())), tuple(problems))
 
 
-def _read(root: Path, pattern: str, problems: list[str]) -> Iterator[tuple[Record, Path]]:
+def _read(
+    spec: Spec, root: Path, pattern: str, problems: list[str]
+) -> Iterator[tuple[Record, Path]]:
     for path in sorted(root.glob(pattern)):
         try:
-            yield records.read(path), path
+            record = records.read(path)
+            if sentence := store.gone(spec, record):
+                raise UserError(f"{path}: {sentence}.".replace(f"{spec.path}", spec.path.name))
         except UserError as error:
             problems.append(str(error).replace(f"{root}/", ""))
+            continue
+        yield record, path
 
 
 def _metrics(record: Record) -> Any:
@@ -136,11 +146,31 @@ def html(studies: Iterable[Study], catalogue: Iterable[Paper] = (), whole: bool 
         papers=papers,
         counts=_ordered(counts),
         total=counts.total(),
-        runs=sum(len(view["runs"]) for view in views),
-        hours=sum(view["hours"] for view in views),
+        lead=_lead(counts, papers),
+        several=any(row["others"] for paper in papers for row in paper["measured"]),
         meanings=MEANINGS,
         newest=max((view["newest"] for view in views), default=""),
         example=figures.example(),
+    )
+
+
+def _lead(counts: Counter[str], papers: Sequence[Mapping[str, Any]]) -> str:
+    """How many numbers, how many of them were measured, and what that took."""
+    total = counts.total()
+    measured = total - sum(counts[word] for word in claims.WORDS)
+    runs = sum(len(view["runs"]) for paper in papers for view in paper["studies"])
+    hours = sum(paper["hours"] for paper in papers)
+    spent = f"{plural(runs, 'training run')} that took {hours:,.1f} hours"
+    asked = f"{plural(total, 'number')} of {plural(len(papers), 'paper')}"
+    if not measured:
+        return f"None of {asked} has been measured yet" + (f", in {spent}." if runs else ".")
+    were = "has" if measured == 1 else "have"
+    said = f"Of {asked}, {measured:,} {were} been measured, by {spent}"
+    if total == 1:
+        said = f"The number of this page has been measured, by {spent}"
+    return (
+        f"{said}. An interval over independent runs says whether a paper's number holds; "
+        "it is said to be inconclusive where the runs do not settle it."
     )
 
 
@@ -184,6 +214,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
     departures = _ledger(spec, runs, effects)
     listed = [row["text"] for row in departures]
     cells, judged = _cells(runs), [_judged(study, claim) for claim in in_order(spec)]
+    judged.sort(key=lambda said: not said[2] and all(map(report.unmeasured, said[1])))
     return {
         "name": spec.name,
         "summary": spec.summary,
@@ -197,6 +228,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "effects": {k: v for k, v in effects.items() if k not in {d.name for d in spec.ledger}},
         "runs": [_run(spec, record, listed) for record in runs],
         "metrics": list(dict.fromkeys(c.metric for c in spec.claims)),
+        "pairs": any(record.key.data != record.key.model for record in runs),
         "cost": _cost(runs),
         "hours": sum(record.hours for record in runs),
         "unfinished": [
@@ -219,7 +251,7 @@ def _judged(study: Study, claim: Claim) -> tuple[Claim, list[Verdict], str]:
     except UserError as error:
         return claim, [], str(error)
     default = study.spec.default_protocol
-    verdicts.sort(key=lambda v: (_unmeasured(v), v.protocol != default, bool(v.overrides)))
+    verdicts.sort(key=lambda v: (report.unmeasured(v), v.protocol != default, bool(v.overrides)))
     return claim, verdicts, ""
 
 
@@ -233,21 +265,27 @@ def _claims(
             continue
         if not verdicts:
             yield _row(claim) | {"status": MISSING}
+        there = [v for v in verdicts if not report.unmeasured(v)]
         for i, verdict in enumerate(verdicts):
-            variant = ", ".join([f"protocol {verdict.protocol}", *_changes(verdict.overrides)])
+            variant = f"protocol {claims.variant(verdict)}"
             yield _row(claim) | {
                 "first": i == 0,
                 "variant": variant,
-                "ours": report.ours(verdict),
+                "by": variant if len(there) > 1 else "",
+                "others": [(claims.variant(v), v.status) for v in there if v is not verdict],
+                "ours": minus(report.ours(verdict)),
                 "n": verdict.n,
-                "difference": report.difference(verdict),
+                "difference": minus(report.difference(verdict)),
                 "strip": figures.strip(verdict),
-                "status": MISSING if _unmeasured(verdict) else verdict.status,
-                "more": verdict.more,
+                "status": report.word(verdict),
+                "more": report.outlook(verdict),
                 "why": [
-                    verdict.sentence.removeprefix(f"{verdict.status}: ")
-                    + "".join(f"; {k}: {number(v)}" for k, v in verdict.details.items()),
-                    *report.remarks(verdict),
+                    minus(said)
+                    for said in (
+                        verdict.sentence.removeprefix(f"{verdict.status}: ")
+                        + "".join(f"; {k}: {number(v)}" for k, v in verdict.details.items()),
+                        *report.remarks(verdict),
+                    )
                 ],
                 "rules": [
                     (rule.replace("_", " "), number(value), rule == claim.select)
@@ -258,9 +296,9 @@ def _claims(
             }
 
 
-def _unmeasured(verdict: Verdict) -> bool:
-    """Whether the runs gave no number yet."""
-    return verdict.status == "inconclusive" and verdict.mean is None
+def minus(text: str) -> str:
+    """The text with a minus sign, not a hyphen, before a negative number."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "−", text)
 
 
 def _row(claim: Claim) -> dict[str, Any]:
@@ -270,16 +308,18 @@ def _row(claim: Claim) -> dict[str, Any]:
         "id": claim.id,
         "setting": claim.setting,
         "name": claim.name,
-        "row": claim.row,
+        "row": f"the paper's row “{claim.row}”" if claim.row else "",
         "paper": paper(claim),
         "unit": unit(claim.metric),
         "margin": number(claim.margin),
         "variant": "",
+        "by": "",
+        "others": [],
         "ours": "-",
         "n": 0,
         "difference": "-",
         "strip": "",
-        "more": None,
+        "more": "",
         "why": [],
         "rules": [],
         "deviations": "",
@@ -423,15 +463,18 @@ def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
         stored = _stored(cell, study.records)
         expected = figures.band(stored, claim.metric)
         others = sorted({_title([r]) for r in stored} - {_title(cell)})
-        key = []
-        for (record, y), colour in zip(drawn, cycle(figures.COLOURS)):
-            at = number(float(y[np.isfinite(y)][-1]))
-            far = f", {record.status} at epoch {record.epochs} of {record.max_epochs}"
-            key.append(
-                (colour, f"seed {record.key}: {at}{far if record.status != 'finished' else ''}")
-            )
+        said = [
+            f"seed {record.key}: {number(float(y[np.isfinite(y)][-1]))}"
+            + (f", {_far(record)}" if record.status != "finished" else "")
+            for record, y in drawn
+        ]
+        key = list(zip(figures.COLOURS, said, strict=False))
+        if len(drawn) > len(figures.COLOURS):
+            ended = Counter(record.status for record, _ in drawn)
+            what = ", ".join(f"{n} {s}" for s in records.STATUSES if (n := ended[s]))
+            key = [(figures.MANY, f"{plural(len(drawn), 'run')} ({what})")]
         title = f"{_title(cell)}: {unit(claim.metric)}"
-        words = f"Learning curves, {title}; {'; '.join(said for _, said in key)}."
+        words = f"Learning curves, {title}; {'; '.join(words for _, words in key)}."
         prefix = f"f{digest([study.spec.name, claim.metric, *group(cell[0])])[:8]}-"
         yield {
             "title": title,
@@ -443,6 +486,10 @@ def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
             else "",
             "paper": f"paper: {paper(claim)}, equal within ± {number(claim.margin)}",
         }
+
+
+def _far(record: Record) -> str:
+    return f"{record.status} at epoch {record.epochs} of {record.max_epochs}"
 
 
 # --- samples
@@ -461,7 +508,7 @@ def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
         "images": [
             {
                 "src": _embedded(path),
-                "caption": f"seed {record.key}, after epoch {record.epochs}",
+                "caption": f"{_seed(record)}, after epoch {record.epochs}",
                 "alt": f"Grid of generated samples, {_title(cell)}, seed {record.key}",
             }
             for record, path in there[:GRIDS]
@@ -492,7 +539,7 @@ def _effects(spec: Spec, runs: Sequence[Record]) -> dict[str, str]:
         return {}
     said: dict[str, list[str]] = {}
     for effect in found:
-        said.setdefault(effect.name, []).append(effect.sentence)
+        said.setdefault(effect.name, []).append(minus(effect.sentence))
     return {name: "; ".join(sentences) for name, sentences in said.items()}
 
 
@@ -525,16 +572,22 @@ def _run(spec: Spec, record: Record, listed: Sequence[str]) -> dict[str, Any]:
     error = record.error or {}
     spent = record.hours
     metrics = dict.fromkeys(c.metric for c in spec.claims)
+    last = [
+        f"{metric} {number(value)}"
+        for metric in metrics
+        if record.status in report.LOST and (value := report.last(record, metric)) is not None
+    ]
     return {
         "setting": record.setting,
         "protocol": ", ".join([record.protocol, *_changes(record.overrides)]),
         "seed": str(record.key),
         "status": record.status,
         "epochs": f"{record.epochs} of {record.max_epochs}",
-        "values": [number(report.last(record, metric)) for metric in metrics],
+        "values": [report.result(record, metric) for metric in metrics],
+        "last": f"last: {', '.join(last)} after epoch {record.epochs}" if last else "",
         "hours": f"{spent:.1f}" if spent else "-",
         "stretches": len(segments),
-        "device": _device(segments[-1]) if segments else "-",
+        "device": report.machine(segments[-1]) if segments else "-",
         "memory": _memory([record]),
         "energy": _energy([record]),
         "commit": report.commits(record),
@@ -549,9 +602,11 @@ def _started(record: Record) -> str:
     return max((str(s.get("started", "")) for s in segments), default="")
 
 
-def _device(segment: dict[str, Any]) -> str:
-    threads = segment.get("threads")
-    return (segment.get("device") or "unknown") + (f" x {threads}" if threads else "")
+def _seed(record: Record) -> str:
+    """'seed 3', or 'seed 2:1 (label subset 2, model 1)'."""
+    key = record.key
+    apart = f" (label subset {key.data}, model {key.model})" if key.data != key.model else ""
+    return f"seed {key}{apart}"
 
 
 def _machine(segment: dict[str, Any]) -> str:
@@ -604,8 +659,10 @@ def _commands(study: Study, verdicts: Sequence[Verdict]) -> list[tuple[str, str]
             ("reproduce check", "judges all stored records again"),
             (f"reproduce verify {folder}/*.json", "derives again what a record's data give"),
         ]
-    decide = [line.partition(": ") for line in report.go_on(verdicts, None)]
-    said += [(command, words.replace("To decide", "would decide")) for words, _, command in decide]
+    for verdict in report.open_ones(verdicts)[:COMMANDS]:
+        claim, runs = verdict.claim, plural(report.runs_to_go(verdict), "run")
+        words = f"towards a verdict on {claim.setting} {claim.name}, {verdict.protocol}: {runs}"
+        said.append((report.command(verdict), words))
     if not verdicts:
         said.append((f"reproduce {spec.name}", "trains and judges; --budget 5m to try it first"))
     return said

@@ -10,13 +10,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lit_gen.harness.claims import WORDS
 from lit_gen.harness.record import Record
 from lit_gen.harness.spec import Claim, Spec, flatten
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.curves import Progress, progress
 from lit_gen.harness.verdicts.ensembles import Predictions
 from lit_gen.harness.verdicts.verdict import RULES, Verdict, group, percent, planned_power
-from lit_gen.harness.words import number, unit, with_interval
+from lit_gen.harness.words import number, plural, unit, with_interval
 
 STYLES = {
     "reproduced": "green",
@@ -27,6 +28,7 @@ STYLES = {
     "inconclusive": "yellow",
     "not comparable": "magenta",
 }
+LOST = ("crashed", "diverged")
 
 
 # --- on a terminal
@@ -49,7 +51,7 @@ def table(verdicts: Sequence[Verdict | Progress]) -> Group:
             Text(str(verdict.n) if isinstance(verdict, Verdict) else "-"),
             Text(_word(verdict), style=STYLES.get(verdict.status, "")),
         )
-        said = Text.assemble((_title(verdict), "bold"), f" {verdict.sentence}")
+        said = Text.assemble((_title(verdict), "bold"), f" {sentence(verdict)}")
         notes.append(said.append("".join(f". {note}" for note in remarks(verdict)), style="dim"))
     notes += map(Text, _deviations(verdicts))
     return Group(rows, *notes)
@@ -95,9 +97,43 @@ def _title(verdict: Verdict | Progress) -> str:
     return f"{claim.setting} {claim.name}{seed}"
 
 
+def word(verdict: Verdict | Progress) -> str:
+    """The status; 'not measured yet' where the runs gave no number."""
+    return WORDS[0] if unmeasured(verdict) else verdict.status
+
+
+def unmeasured(verdict: Verdict | Progress) -> bool:
+    """Whether the runs gave no number yet."""
+    return verdict.status == "inconclusive" and getattr(verdict, "mean", 0) is None
+
+
+def sentence(verdict: Verdict | Progress) -> str:
+    """The verdict's sentence, which begins with `word`."""
+    return f"{word(verdict)}{verdict.sentence.removeprefix(verdict.status)}"
+
+
+def outlook(verdict: Verdict) -> str:
+    """'1 more seed: worse, if it goes on like this'; '' if nothing is to be added."""
+    if not verdict.more:
+        return ""
+    several = verdict.claim.statistic == "ensemble"
+    said = plural(verdict.more, "more label subset" if several else "more seed")
+    if several:
+        said += f", {plural(runs_to_go(verdict), 'run')}"
+    if verdict.mean is None:  # there is nothing to go on like
+        return said
+    leaning = getattr(verdict, "leaning", "")
+    return f"{said}: {leaning}, if it goes on like this" if leaning else f"next: {said}"
+
+
+def runs_to_go(verdict: Verdict) -> int:
+    """How many runs `next_seeds` are."""
+    return (verdict.more or 0) * verdict.claim.members
+
+
 def _word(verdict: Verdict | Progress) -> str:
     more = getattr(verdict, "more", None)
-    return verdict.status + (f", {more} more" if more else "")
+    return word(verdict) + (f", {more} more" if more else "")
 
 
 def _deviations(verdicts: Sequence[Verdict | Progress]) -> list[str]:
@@ -111,23 +147,34 @@ def _deviations(verdicts: Sequence[Verdict | Progress]) -> list[str]:
 
 
 def go_on(verdicts: Sequence[Verdict | Progress], name: str | None) -> list[str]:
-    """At most one line: the command that would settle the first open question.
+    """At most one line: the command that would settle the cheapest open question.
 
     Args:
         name: what the user calls the reproduction, if it is not its name: a file's path.
     """
-    for verdict in verdicts:
-        if isinstance(verdict, Verdict) and verdict.more and verdict.reproduction:
-            claim = verdict.claim
-            command = [
-                "reproduce",
-                name or verdict.reproduction,
-                f"--setting {claim.setting} --protocol {verdict.protocol}",
-                f"--seeds {next_seeds(verdict)}",
-                *_flags(verdict.overrides),
-            ]
-            return [f"To decide {claim.setting} {claim.name}: {' '.join(command)}"]
-    return []
+    return [
+        f"To decide {_title(verdict)}: {command(verdict, name)}"
+        for verdict in open_ones(verdicts)[:1]
+    ]
+
+
+def open_ones(verdicts: Iterable[Verdict | Progress]) -> list[Verdict]:
+    """Those that more runs would decide, the fewest runs first."""
+    found = [v for v in verdicts if isinstance(v, Verdict) and v.more and v.reproduction]
+    return sorted(found, key=runs_to_go)
+
+
+def command(verdict: Verdict, name: str | None = None) -> str:
+    """What trains the seeds that would decide it."""
+    return " ".join(
+        [
+            "reproduce",
+            name or verdict.reproduction,
+            f"--setting {verdict.claim.setting} --protocol {verdict.protocol}",
+            f"--seeds {next_seeds(verdict)}",
+            *_flags(verdict.overrides),
+        ]
+    )
 
 
 def next_seeds(verdict: Verdict) -> str:
@@ -190,19 +237,27 @@ def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
 def cost(spec: Spec, records: Sequence[Record]) -> str:
     """Hours that a run, the default setting and the whole table take, by the stored runs."""
     hours, machines = [], set()
-    for record in records:
-        if record.whole_hours and not record.smoke:
-            hours.append(record.whole_hours)
-            segments = record.provenance.get("segments", [])
-            machines |= {f"{s.get('device')} x {s.get('threads')}" for s in segments}
+    told = [record for record in records if record.whole_hours and not record.smoke]
+    for record in [r for r in told if r.status == "finished"] or told:
+        hours.append(record.whole_hours)
+        machines |= {machine(segment) for segment in record.provenance.get("segments", [])}
     if not hours:
         return "not measured yet; `--budget 5m` shows the time left on this machine"
     run, seeds = sum(hours) / len(hours), len(spec.seeds)
     return (
         f"{run:.1f} h a run, {run * seeds:.0f} h for the {seeds} seeds of a setting, "
         f"{run * seeds * len(spec.settings):.0f} h for all settings "
-        f"({len(hours)} stored runs on {', '.join(sorted(machines))} threads)"
+        f"({plural(len(hours), 'stored run')} on {', '.join(sorted(machines))})"
     )
+
+
+def machine(segment: Mapping[str, Any]) -> str:
+    """'1 CPU thread', 'cuda with 4 CPU threads'."""
+    device, threads = segment.get("device") or "an unknown device", segment.get("threads")
+    if not threads:
+        return device
+    counted = plural(threads, "CPU thread")
+    return counted if device == "cpu" else f"{device} with {counted}"
 
 
 # --- results/README.md
@@ -292,7 +347,7 @@ def _citation(spec: Spec) -> str:
 def in_full(verdict: Verdict | Progress) -> str:
     """Sentence, further numbers and notes, on one line."""
     details = getattr(verdict, "details", {}).items()
-    said = verdict.sentence + "".join(f"; {name}: {number(value)}" for name, value in details)
+    said = sentence(verdict) + "".join(f"; {name}: {number(value)}" for name, value in details)
     return ". ".join([said, *remarks(verdict)])
 
 
@@ -307,7 +362,7 @@ def _verdict_row(verdict: Verdict, listed: Sequence[str]) -> list[str]:
         difference(verdict),
         str(verdict.n),
         *other,
-        f"**{_word(verdict)}**",
+        f"**{word(verdict)}**" + (f", {further}" if (further := outlook(verdict)) else ""),
         _footnotes(verdict.deviations, listed),
     ]
 
@@ -322,7 +377,7 @@ def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> l
         str(record.key),
         record.status + (" (smoke)" if record.smoke else ""),
         f"{record.epochs} of {record.max_epochs}",
-        *(number(last(record, metric)) for metric in metrics),
+        *(result(record, metric) for metric in metrics),
         f"{spent:.1f}" if spent else "-",
         str(newest.get("device") or "-"),
         commits(record),
@@ -331,12 +386,16 @@ def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> l
 
 
 def commits(record: Record) -> str:
-    """Of the code that each stretch ran: '01234567 + changes', or '-'."""
+    """Of the code that each stretch ran: '01234567 + changes', 'first stretch unknown, then
+    01234567', or '-'."""
     said = [
         (s.get("commit") or "unknown")[:8] + (" + changes" if s.get("dirty") else "")
         for s in record.provenance.get("segments", [])
     ]
-    return ", ".join(dict.fromkeys(said)) or "-"
+    first, *others = dict.fromkeys(said) or ["-"]
+    if not others:
+        return first
+    return f"first stretch {first}, then {', then '.join(others)}"
 
 
 def last(record: Record, metric: str) -> float | None:
@@ -344,6 +403,11 @@ def last(record: Record, metric: str) -> float | None:
     tested = record.result.get("metrics", {}).get(metric)
     curve = [row[metric] for row in record.curve() if metric in row]
     return tested if tested is not None else curve[-1] if curve else None
+
+
+def result(record: Record, metric: str) -> str:
+    """The same for a table of runs; '-' of a run that has no result and will have none."""
+    return "-" if record.status in LOST else number(last(record, metric))
 
 
 def unfinished(spec: Spec, records: Sequence[Record]) -> Iterable[Progress]:

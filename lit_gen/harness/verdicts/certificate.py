@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import Claim, Spec, UserError
+from lit_gen.harness.spec import Claim, Spec, UserError, digest
 from lit_gen.harness.verdicts import verdict
 from lit_gen.harness.verdicts.ensembles import Predictions
 
@@ -87,7 +87,10 @@ def certify(tested: Any, files: Mapping[str, Path] | None = None) -> list[str]:
         files: real files by name, for its anchor.
     """
     found = []
-    known = list(tested.cases())
+    try:
+        known = [(arrays, float(answer)) for arrays, answer in tested.cases()]
+    except Exception as error:  # whatever a metric raises
+        return [f"its cases raised {type(error).__name__}: {error}"]
     if not known:
         found.append("it has no arrays with known answers")
     for i, (arrays, answer) in enumerate(known, 1):
@@ -169,6 +172,44 @@ def _doubt(spec: Spec, name: str, finished: Sequence[Record], predictions: Predi
     return ""
 
 
+def contradiction(record: Record) -> str:
+    """In what a finished record contradicts itself; '' if in nothing."""
+    if record.status != "finished":
+        return ""
+    if record.epochs != record.max_epochs:
+        return f"it is finished after {record.epochs} of {record.max_epochs} epochs"
+    moved = {change["metric"] for change in record.result.get("rescored", [])}
+    rows = record.curve()
+    for name, value in record.result.get("metrics", {}).items():
+        last = rows[-1].get(name) if rows else None
+        if name in moved or last is None or value is None:
+            continue
+        if not _equal(last, value, 1e-3 * abs(last)):
+            return f"its curve ends at {name} = {last:.10g}, its test gave {value:.10g}"
+    return ""
+
+
+def _reservations(
+    spec: Spec, claim: Claim, members: list[Record], predictions: Predictions
+) -> list[str]:
+    """What a reader must know about the records behind a verdict, a sentence each."""
+    finished = [r for r in members if r.status == "finished"]
+    said = []
+    if bare := sum(predictions(r) is None for r in finished):
+        said.append(
+            f"{bare} of {len(finished)} finished runs kept no predictions: nothing shows that "
+            f"their {claim.metric} is right."
+        )
+    for record in finished:
+        given = digest(record.config | {"seed": record.seed})
+        odd = contradiction(record)
+        if given != record.spec_hash:
+            odd = odd or "its configuration is not the one it was trained with"
+        if odd:
+            said.append(f"{record.name} does not hold together: {odd}. See `reproduce check`.")
+    return said[:4]
+
+
 def judge_all(
     spec: Spec,
     claim: Claim,
@@ -190,14 +231,22 @@ def judge_all(
     def doubted(members: list[Record]) -> dict[str, str]:
         return doubts(spec, members, predictions)
 
+    members: list[list[Record]] = []
+
+    def remembered(kind: list[Record]) -> dict[str, str]:
+        members.append(kind)
+        return doubted(kind)
+
+    verdicts = verdict.judge_all(claim, records, readable, remembered)
     return [
         replace(
             said,
             deviations=tuple(
                 dict.fromkeys([*spec.departures(claim.setting, said.protocol), *said.deviations])
             ),
+            notes=(*said.notes, *_reservations(spec, claim, kind, readable)),
         )
-        for said in verdict.judge_all(claim, records, readable, doubted)
+        for said, kind in zip(verdicts, members, strict=True)
     ]
 
 

@@ -108,7 +108,8 @@ def band(values: Any) -> tuple[Any, Any]:
 def _references(
     claim: Claim, record: Record, records: Iterable[Record], epoch: int
 ) -> list[Record]:
-    """Stored runs to compare with at that epoch, one for each seed; of two precisions its own.
+    """Stored runs to compare with at that epoch, one for each data seed, as runs on the same data
+    are more alike than others; of two precisions its own.
 
     Runs on other data files count only where none saw the same ones.
     """
@@ -129,9 +130,9 @@ def _references(
         and math.isfinite(r.curve()[epoch - 1].get(claim.metric, math.nan))
     ]
     same_data = [r for r in usable if r.provenance.get("data") == record.provenance.get("data")]
-    by_seed: dict[Seed, Record] = {}
+    by_data: dict[int, Record] = {}
     for other in sorted(
         same_data or usable, key=lambda r: (precision_differs(r), r.key, started(r))
     ):
-        by_seed.setdefault(other.key, other)
-    return list(by_seed.values())
+        by_data.setdefault(other.key.data, other)
+    return list(by_data.values())

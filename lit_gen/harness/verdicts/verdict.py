@@ -33,6 +33,7 @@ from lit_gen.harness.words import number, plural, unit, with_interval
 RULES = ("last", "best_on_val", "best_on_test")
 RUNS = ("seeds", "label subsets", "policies")  # a spread over these is one over trainings
 FEWEST = {"median": 5, "best": 8}  # runs, below which resampling them says nothing
+WIDEN = {"median": 1.0, "best": 2.0}  # see `statistics.bootstrap`
 POWER = 0.9  # what is recommended
 
 
@@ -47,6 +48,7 @@ class Verdict:
         low, high: 95 % interval of the mean; None below two numbers and for other statistics.
         more: further seeds (label subsets of an ensemble) that would decide; None if the verdict
             is given, or if no number of them would.
+        leaning: the verdict they would give if mean and spread stayed as they are; "" if unknown.
         values: each finished run's number by its seed; each ensemble's by its label subset.
         alternatives: the mean under each selection rule; None where the runs do not tell.
         counts: runs finished, unfinished, diverged, crashed.
@@ -78,6 +80,7 @@ class Verdict:
     not_worse: bool | None = None
     power: float | None = None
     notes: tuple[str, ...] = ()
+    leaning: str = ""
 
 
 # --- one run's number
@@ -259,15 +262,21 @@ def judge(
         )
 
     found = _weigh(claim, units, _level(records, len(units)))
-    lost = counts["diverged"] + counts["crashed"] > 0
-    status = _status(claim, found, lost)
-    more, outlook = _outlook(claim, found, lost) if status == "inconclusive" else (None, "")
+    lost = [f"{counts[s]} {s}" for s in ("diverged", "crashed") if counts[s]]
+    if stopped := sum(r.status == "stopped" for r in runs):
+        lost.append(f"{stopped} stopped before the end")
+    status = _status(claim, found, bool(lost))
+    more, leaning, outlook = None, "", ""
+    if status == "inconclusive":
+        more, leaning, outlook = _outlook(claim, found, lost, _plan_end(records))
     subject = _subject(claim, found, len(finished))
     clauses = [f"{status}: {lacking}{subject}", _reason(claim, found, status), outlook]
     inside = found.difference is not None and (
         found.difference.not_above if claim.better == "lower" else found.difference.not_below
     )(claim.margin)
     power, notes = _power(claim, found)
+    if status != "inconclusive" or lost:
+        notes = []
     if status == "inconclusive" and inside and not lost:
         notes = ["Shown is that it is not worse than the paper's by more than the margin.", *notes]
     return Verdict(
@@ -284,6 +293,7 @@ def judge(
         not_worse=None if found.difference is None else bool(inside and not lost),
         power=power,
         notes=(*notes, *_caveats(claim)),
+        leaning=leaning,
     )
 
 
@@ -310,12 +320,14 @@ def _weigh(claim: Claim, units: Sequence[float], alpha: float) -> _Weighed:
     n, spread = len(units), statistics.deviation(units)
     if not n:
         return _Weighed(0, None, None, None, 0.0, alpha, None)
-    paper, fair = _paper(claim), spread > 0 or claim.spread == 0
+    paper = _paper(claim)
+    fair = spread > 0 or (paper.known and paper.spread == 0 and n > 2)
     if claim.statistic in FEWEST:
         x, runs, lower = np.asarray(units, float), paper.runs, claim.better == "lower"
         if claim.statistic == "median":
             difference = statistics.bootstrap(
-                units, claim.value, runs, lambda a: np.median(a, axis=-1), alpha=alpha
+                units, claim.value, runs, lambda a: np.median(a, axis=-1), alpha=alpha,
+                widen=WIDEN["median"],
             ) if n >= FEWEST["median"] and fair else None  # fmt: skip
             return _Weighed(n, float(np.median(x)), None, None, spread, alpha, difference)
         if n < max(runs, FEWEST["best"]):
@@ -329,6 +341,7 @@ def _weigh(claim: Claim, units: Sequence[float], alpha: float) -> _Weighed:
             lambda a: statistics.expected_best(a, runs, lower),
             lambda a: a.min(axis=-1) if lower else a.max(axis=-1),
             alpha=alpha,
+            widen=WIDEN["best"],
         ) if fair else None  # fmt: skip
         best = float(statistics.expected_best(x, runs, lower))
         return _Weighed(n, best, None, None, spread, alpha, difference)
@@ -364,6 +377,12 @@ def _level(records: Sequence[Record], n: int) -> float:
     return statistics.spent_level(tuple(range(min(max(2, first), n), n + 1)), max(most, 2))
 
 
+def _plan_end(records: Sequence[Record]) -> int | None:
+    """The planned number of runs, if there is a plan."""
+    plans = [plan for r in records if isinstance(plan := r.provenance.get("plan"), dict)]
+    return max((int(p["most"]) for p in plans), default=None)
+
+
 def _status(claim: Claim, found: _Weighed, lost: bool) -> str:
     if found.difference is None:
         return "inconclusive"
@@ -397,35 +416,50 @@ def _reason(claim: Claim, found: _Weighed, status: str) -> str:
     return f"{signed} against the paper's, the {level} {place}"
 
 
-def _outlook(claim: Claim, found: _Weighed, lost: bool) -> tuple[int | None, str]:
-    """How many more seeds would decide, and the clause that says so."""
+def _outlook(
+    claim: Claim, found: _Weighed, lost: Sequence[str], planned: int | None
+) -> tuple[int | None, str, str]:
+    """How many more seeds would decide, for which verdict, and the clause that says so."""
     n, paper, value = found.n, _paper(claim), found.value
-    sign = 1 if claim.better == "lower" else -1
-    on_worse_side = value is not None and sign * (value - paper.value) > claim.margin
-    if lost and not on_worse_side:
-        return None, "with a run that was lost, more seeds cannot make it reproduced"
+    word = _status(claim, found, False)
+    if lost:
+        runs = " and ".join(lost)
+        if word in ("reproduced", "better"):
+            return None, "", f"it would be {word}, but {runs}: none of these may be left out"
+        sign = 1 if claim.better == "lower" else -1
+        if value is None or sign * (value - paper.value) <= claim.margin:
+            return None, "", f"{runs}: with these it cannot be called reproduced"
+    if planned is not None:
+        left = planned - n
+        return (left or None, "", f"{plural(left, f'more {_unit(claim)}')} in the plan") if (
+            left > 0
+        ) else (None, "", f"the plan's {plural(planned, _unit(claim))} are spent")  # fmt: skip
     if claim.statistic in FEWEST:
         fewest = max(FEWEST[claim.statistic], paper.runs if claim.statistic == "best" else 0)
         if n < fewest:
-            return fewest - n, f"at least {plural(fewest - n, f'more {_unit(claim)}')}"
-        return None, "how many more would decide cannot be told for this statistic"
-    spread, basis = found.spread, "if mean and spread stay as they are"
-    if not spread:  # too few runs, or all equal
-        if not paper.spread:
-            if n > 1:
-                return None, "the paper's spread is not known either"
-            return 2 - n, f"at least {plural(2 - n, _unit(claim))} more to see a spread"
-        spread = paper.spread
-        basis = "if the spread is the paper's"
-        basis += " and the mean stays" if n else " and the mean its value"
-    mean = paper.value if value is None else value
-    total = statistics.runs_to_decide(paper, claim.margin, n, mean, spread)
+            return fewest - n, "", f"at least {plural(fewest - n, f'more {_unit(claim)}')}"
+        return None, "", "how many more would decide cannot be told for this statistic"
+    if not found.spread:  # too few runs, or all equal
+        if n > 1:
+            return None, "", "without a spread nothing can be planned"
+        total = max(2, claim.runs or 0)
+        more = plural(total - n, f"more {_unit(claim)}")
+        power = planned_power(claim, total)
+        if power is None:
+            return 2 - n, "", f"at least {plural(2 - n, _unit(claim))} more to see a spread"
+        return (
+            total - n, "",
+            f"{more} would call a true match reproduced in {percent(power)} of cases, if they "
+            "scatter as the paper's",
+        )  # fmt: skip
+    total = statistics.runs_to_decide(paper, claim.margin, n, value, found.spread)
     if total is None:
-        return None, "no number of seeds would decide as long as the mean stays where it is"
-    then = Difference(*map(float, paper.difference(mean, spread, total)))
-    word = _status(claim, replace(found, difference=then), lost)
+        return None, "", "no number of seeds would decide as long as the mean stays where it is"
+    then = Difference(*map(float, paper.difference(value, found.spread, total)))
+    word = _status(claim, replace(found, difference=then), False)
     more = plural(total - n, f"more {_unit(claim)}")
-    return total - n, f"{more} would decide it as {word} {basis}"
+    clause = f"{more} would decide it as {word}, if mean and spread stayed exactly as they are"
+    return total - n, word, clause
 
 
 def planned_power(claim: Claim, n: int) -> float | None:
@@ -441,29 +475,20 @@ def _power(claim: Claim, found: _Weighed) -> tuple[float | None, list[str]]:
     """How often such runs would show a true match, and what more runs would give."""
     paper = _paper(claim)
     spread = found.spread if found.n > 2 or not paper.spread else paper.spread
-    if claim.statistic in FEWEST or not spread or found.n < 1:
+    if claim.statistic in FEWEST or not spread or found.n < 2:
         return None, []
-    unit, notes, power = _unit(claim), [], None
-    if found.n > 1:
-        power = statistics.power(paper, claim.margin, spread, found.n, found.alpha)
-        notes.append(
-            f"Of {plural(found.n, unit)} of a true match, {percent(power)} would be called "
-            "reproduced"
-        )
+    power = statistics.power(paper, claim.margin, spread, found.n, found.alpha)
     wanted, most = statistics.runs_for_power(paper, claim.margin, spread, POWER)
+    unit = _unit(claim)
+    note = f"If the truth were the paper's number, {plural(found.n, unit)} would show it in "
+    note += "" if power < 0.01 else "about "
+    note += f"{percent(power)} of cases"
     if wanted is None:
-        limit = (
-            f"no number of {unit}s gives {percent(POWER)}: the paper's own "
-            f"{plural(paper.runs, 'run')} allow{'s' * (paper.runs == 1)} {percent(most)}"
-        )
+        own = plural(paper.runs, "run")
+        note += f"; no number of {unit}s in more than {percent(most)}, as the paper has only {own}"
     elif wanted > found.n:
-        limit = f"{plural(wanted - found.n, f'more {unit}')} would make that {percent(POWER)}"
-    else:
-        limit = ""
-    if not notes:
-        limit = limit.replace("make that", "call a true match reproduced in")
-    text = "; ".join([*notes, *([limit] if limit else [])])
-    return power, [f"{text[0].upper()}{text[1:]}."] if text else []
+        note += f", {plural(wanted - found.n, f'more {unit}')} in {percent(POWER)}"
+    return power, [f"{note}."]
 
 
 def percent(share: float) -> str:

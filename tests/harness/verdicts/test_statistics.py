@@ -184,12 +184,12 @@ def test_power_is_the_share_of_simulated_matches() -> None:
 
 
 def test_the_promised_number_of_runs_has_the_promised_power_and_one_fewer_has_not() -> None:
-    paper = Paper(80.0, None, 1)
-    wanted, most = runs_for_power(paper, 0.1, 0.03)
+    paper = Paper(80.0, 0.05, 10)
+    wanted, most = runs_for_power(paper, 0.1, 0.1)
 
     assert most > 0.9
-    assert power(paper, 0.1, 0.03, wanted) >= 0.9 > power(paper, 0.1, 0.03, wanted - 1)
-    assert runs_for_power(paper, 0.05, 0.03)[0] is None  # one run of the paper's: never
+    assert power(paper, 0.1, 0.1, wanted) >= 0.9 > power(paper, 0.1, 0.1, wanted - 1)
+    assert runs_for_power(Paper(80.0, None, 1), 0.05, 0.03)[0] is None  # one run: never
 
 
 @pytest.mark.parametrize("mean", [93.0, 95.0, 91.5, 110.0, 74.0])

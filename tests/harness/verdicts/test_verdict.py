@@ -140,7 +140,7 @@ def test_with_one_run_of_the_paper_no_number_of_ours_shows_a_narrow_match() -> N
 
     assert verdict.more is None
     assert "one run" in " ".join(verdict.notes)
-    assert "no number of seeds gives 90 %" in " ".join(verdict.notes)
+    assert "no number of seeds in more than" in " ".join(verdict.notes)
 
 
 def test_the_authors_own_runs_are_used_where_they_are_known() -> None:
@@ -171,7 +171,7 @@ def test_a_median_needs_five_runs_and_ignores_a_straggler() -> None:
 
 
 def test_the_best_of_the_papers_runs_is_held_against_the_best_of_as_many() -> None:
-    claim = replace(CLAIM, statistic="best", value=85.0, margin=20.0)
+    claim = replace(CLAIM, statistic="best", value=85.0, margin=40.0)
     values = with_moments(12, 93, 6.5)
 
     verdict = judge(claim, runs(values))
@@ -208,11 +208,12 @@ def test_without_any_spread_a_second_seed_is_asked_for() -> None:
 
 
 def test_the_power_of_what_was_run_is_said() -> None:
-    verdict = judge(replace(CLAIM, margin=12.0), runs([90, 97, 101]))
+    verdict = judge(replace(CLAIM, margin=12.0), runs([88, 97, 107]))
 
     assert 0 < verdict.power < 0.9
-    assert f"Of 3 seeds of a true match, {100 * verdict.power:.0f} %" in " ".join(verdict.notes)
-    assert "more seeds would make that 90 %" in " ".join(verdict.notes)
+    assert f"3 seeds would show it in about {100 * verdict.power:.0f} %" in verdict.notes[0]
+    assert "more seeds in 90 %" in verdict.notes[0]
+    assert not judge(replace(CLAIM, margin=30.0), runs([90, 93, 97])).notes  # decided
 
 
 def test_runs_of_a_plan_are_judged_at_the_level_that_is_left() -> None:
@@ -246,7 +247,7 @@ def test_smoke_runs_and_other_settings_are_passed_over_unfinished_ones_named() -
     others = [
         run(6, 900, smoke=True),
         run(7, 900, setting="labels_20"),
-        run(8, 900, "stopped"),
+        run(8, 900, "running"),
         run(9, 900, "running"),
     ]
 
@@ -258,7 +259,7 @@ def test_smoke_runs_and_other_settings_are_passed_over_unfinished_ones_named() -
     assert set(verdict.values) == {"1", "2", "3", "4", "5"}
 
 
-@pytest.mark.parametrize("lost", ["diverged", "crashed"])
+@pytest.mark.parametrize("lost", ["diverged", "crashed", "stopped"])
 @pytest.mark.parametrize("level", [93, 50, 150])
 def test_with_a_lost_run_a_claim_is_neither_reproduced_nor_better(level, lost) -> None:
     sample = [*runs([level - 1, level, level + 1]), run(4, status=lost)]
@@ -266,7 +267,7 @@ def test_with_a_lost_run_a_claim_is_neither_reproduced_nor_better(level, lost) -
     verdict = judge(CLAIM, sample)
 
     assert verdict.status == ("worse" if level == 150 else "inconclusive")
-    assert f"1 of 4 runs {lost}" in verdict.sentence
+    assert f"1 {lost}" in verdict.sentence or level == 150
     assert verdict.more is None
     assert verdict.not_worse is False
 
