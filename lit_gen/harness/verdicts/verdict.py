@@ -422,12 +422,12 @@ def _outlook(
     """How many more seeds would decide, for which verdict, and the clause that says so."""
     n, paper, value = found.n, _paper(claim), found.value
     word = _status(claim, found, False)
-    if lost:
+    if lost and value is not None:
         runs = " and ".join(lost)
         if word in ("reproduced", "better"):
             return None, "", f"it would be {word}, but {runs}: none of these may be left out"
         sign = 1 if claim.better == "lower" else -1
-        if value is None or sign * (value - paper.value) <= claim.margin:
+        if sign * (value - paper.value) <= claim.margin:
             return None, "", f"{runs}: with these it cannot be called reproduced"
     if planned is not None:
         left = planned - n
