@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -80,7 +81,9 @@ def reproduce(tiny_mnist: dict[str, str], tmp_path: Path):
         options = {"cwd": tmp_path, "env": environment, "text": True} | kwargs
         if background:
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            return subprocess.Popen(command, **(pipes | options))
+            # whoever started the tests in the background made their children deaf to Ctrl-C
+            heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+            return subprocess.Popen(command, **(pipes | heard | options))
         return subprocess.run(command, capture_output=True, timeout=240, **options)
 
     return call

@@ -30,7 +30,7 @@ def warn(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _read(root: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[Record, Path]]:
+def read_all(root: Path, pattern: str, say: Callable[[str], None]) -> Iterator[tuple[Record, Path]]:
     """Records below a folder. One that cannot be read is passed over, and said."""
     for path in sorted(root.glob(pattern)):
         try:
@@ -43,7 +43,7 @@ def runs(
     spec: Spec, root: Path, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[tuple[Record, Path]]:
     """Records in the run directories of a reproduction, each with its directory."""
-    for record, path in _read(root / spec.name, f"*/{RECORD}", say):
+    for record, path in read_all(root / spec.name, f"*/{RECORD}", say):
         yield record, path.parent
 
 
@@ -55,7 +55,7 @@ def results(spec: Spec) -> Path:
 def kept(spec: Spec, say: Callable[[str], None] = warn) -> list[Record]:
     """The records that count; one of a setting or protocol that is gone is only said."""
     found = []
-    for record, path in _read(results(spec), "*.json", say):
+    for record, path in read_all(results(spec), "*.json", say):
         if record.reproduction != spec.name:
             continue
         if sentence := gone(spec, record):
@@ -171,30 +171,3 @@ def readme() -> str:
 def write_readme() -> Path:
     write_atomically(readme_path(), readme().encode())
     return readme_path()
-
-
-def complaints(spec: Spec) -> list[str]:
-    """What is wrong with the records that count: what cannot be read, or does not follow."""
-    from lit_gen.harness import verify
-
-    found = [f"{spec.path}: {sentence}." for sentence in verify.anchors(spec)]
-    pairs = list(_read(results(spec), "*.json", found.append))
-    for record, path in pairs:
-        findings = verify.findings(spec, record, path)
-        found += [f"{path}: {f.sentence}." for f in findings if f.mark == verify.FAILED]
-    twins = verify.twins(record for record, _ in pairs)
-    return found + [f"{results(spec)}: {sentence}." for sentence in twins]
-
-
-def orphans() -> list[str]:
-    """Folders in results/ that no reproduction's records belong into."""
-    homes = {results(spec) for spec in specs([])}
-    folders = sorted({path.parent for path in shipped("results").glob("*/*/*.json")} - homes)
-    return [f"{folder} holds records, but there is no such reproduction." for folder in folders]
-
-
-def without_runs(spec: Spec) -> str:
-    """A sentence naming the settings that no record is of; '' if there is none."""
-    there = {record.setting for record in kept(spec)}
-    lacking = [setting for setting in spec.settings if setting not in there]
-    return f"{spec.name} has no runs of {', '.join(lacking)} yet." if lacking else ""

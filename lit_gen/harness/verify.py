@@ -386,3 +386,31 @@ def _tell(said: Iterable[Finding], say: Callable[[str], None]) -> int:
         say(f"  {finding}")
         failed |= finding.mark == FAILED
     return int(failed)
+
+
+# --- everything that is stored
+
+
+def complaints(spec: Spec) -> list[str]:
+    """What is wrong with the records that count: what cannot be read, or does not follow."""
+    found = [f"{spec.path}: {sentence}." for sentence in anchors(spec)]
+    pairs = list(store.read_all(store.results(spec), "*.json", found.append))
+    for record, path in pairs:
+        said = [f for f in findings(spec, record, path) if f.mark == FAILED]
+        found += [f"{path}: {finding.sentence}." for finding in said]
+    alike = twins(record for record, _ in pairs)
+    return found + [f"{store.results(spec)}: {sentence}." for sentence in alike]
+
+
+def orphans() -> list[str]:
+    """Folders in results/ that no reproduction's records belong into."""
+    homes = {store.results(spec) for spec in store.specs([])}
+    folders = sorted({path.parent for path in store.shipped("results").glob("*/*/*.json")} - homes)
+    return [f"{folder} holds records, but there is no such reproduction." for folder in folders]
+
+
+def without_runs(spec: Spec) -> str:
+    """A sentence naming the settings that no record is of; '' if there is none."""
+    there = {record.setting for record in store.kept(spec)}
+    lacking = [setting for setting in spec.settings if setting not in there]
+    return f"{spec.name} has no runs of {', '.join(lacking)} yet." if lacking else ""

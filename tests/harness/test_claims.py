@@ -8,6 +8,7 @@ import pytest
 
 from lit_gen.harness import claims
 from lit_gen.harness.cli import main
+from lit_gen.harness.reports import standing
 from lit_gen.harness.spec import UserError, catalogue, find
 from lit_gen.harness.verdicts.verdict import Verdict
 
@@ -193,19 +194,19 @@ def test_standing() -> None:
     june = verdict(protocol="paper_june8", status="better")
     changed = verdict(overrides={"model": {"lr": 1}}, status="reproduced")
 
-    assert claims.standing(entry, [spec], []).word == "not measured yet"
-    assert claims.standing(entry, [spec], []).why == NAME
-    assert claims.standing(entry, [], []).word == "not built yet"
-    assert claims.standing(other, [spec], [verdict()]).word == "not built yet"
-    assert claims.standing(human, [spec], []).word == "not measurable"
-    assert claims.standing(entry, [spec], [june, changed, verdict()]).word == "worse"
-    assert claims.standing(entry, [spec], [june]).word == "better"
-    assert claims.standing(entry, [spec], [june]).by == ""
-    both = claims.standing(entry, [spec], [june, verdict()])
+    assert standing.standing(entry, [spec], []).word == "not measured yet"
+    assert standing.standing(entry, [spec], []).why == NAME
+    assert standing.standing(entry, [], []).word == "not built yet"
+    assert standing.standing(other, [spec], [verdict()]).word == "not built yet"
+    assert standing.standing(human, [spec], []).word == "not measurable"
+    assert standing.standing(entry, [spec], [june, changed, verdict()]).word == "worse"
+    assert standing.standing(entry, [spec], [june]).word == "better"
+    assert standing.standing(entry, [spec], [june]).by == ""
+    both = standing.standing(entry, [spec], [june, verdict()])
     assert (both.word, both.by) == ("worse", "by release; by paper_june8: better")
     empty = verdict(status="inconclusive")
     empty = Verdict(empty.claim, NAME, "release", "inconclusive", "no number yet")
-    assert claims.standing(entry, [spec], [empty]).word == "not measured yet"
+    assert standing.standing(entry, [spec], [empty]).word == "not measured yet"
 
 
 def call(capsys: pytest.CaptureFixture, *words: str) -> str:

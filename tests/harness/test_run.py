@@ -320,7 +320,7 @@ def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
     assert len(record.provenance["data"]) == 64
     assert segment["packages"]["torch"]
     assert segment["device"] == "cpu"
-    assert segment["peak_memory_mb"] < 2000
+    assert 100 < segment["peak_memory_mb"] < 20_000  # of the whole test process
     assert segment["wall_s"] > 0
     assert segment["steps"] == record.steps == 20
     assert record.config["model"]["init_args"]["lr"] == 0.003  # the default, resolved

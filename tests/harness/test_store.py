@@ -59,7 +59,7 @@ def test_a_finished_record_is_not_replaced_by_an_unfinished_one(
     written = store.keep(find(NAME), tmp_path / "two", said.append)
 
     assert written == []
-    assert "is of a finished run and stays" in said[0]
+    assert "is of a run that finished and stays" in said[0]
     assert store.kept(find(NAME))[0].status == "finished"
 
 

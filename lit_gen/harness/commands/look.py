@@ -37,11 +37,12 @@ def do_show(options: argparse.Namespace) -> int:
 
 def do_claims(options: argparse.Namespace) -> int:
     from lit_gen.harness import claims, store
+    from lit_gen.harness.reports import standing
     from lit_gen.harness.verdicts.certificate import judge_all
 
     chosen = [claims.read(name) for name in dict.fromkeys(options.papers or claims.papers())]
     specs = [spec for spec in store.specs([]) if spec.path.parent.name in {p.name for p in chosen}]
-    stand: dict[claims.Paper, dict[claims.Entry, claims.Standing]] = {}
+    stand: dict[claims.Paper, dict[claims.Entry, standing.Standing]] = {}
     for paper in chosen:
         ours = [spec for spec in specs if spec.path.parent.name == paper.name]
         verdicts = [
@@ -51,18 +52,18 @@ def do_claims(options: argparse.Namespace) -> int:
             for claim in spec.claims
             for verdict in judge_all(spec, claim, records, lambda r: store.predictions(r, None))
         ]
-        stand[paper] = {e: claims.standing(e, ours, verdicts) for e in paper.claims}
+        stand[paper] = {e: standing.standing(e, ours, verdicts) for e in paper.claims}
     if options.json:
-        print(claims.as_json(stand, options.context))
+        print(standing.as_json(stand, options.context))
         return 0
     console = new_console()
     width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
     for paper in chosen:
         if not width:
-            for line in claims.plain(paper, stand[paper], options.context):
+            for line in standing.plain(paper, stand[paper], options.context):
                 print(line)
             continue
-        for line in claims.listing(paper, stand[paper], width, options.context):
+        for line in standing.listing(paper, stand[paper], width, options.context):
             if console.is_terminal:
                 console.print(line, soft_wrap=True)
             else:
@@ -70,7 +71,7 @@ def do_claims(options: argparse.Namespace) -> int:
         print()
     if width and len(chosen) > 1:
         every = [pair for standings in stand.values() for pair in standings.items()]
-        total = claims.summary(*zip(*every, strict=True))
+        total = standing.summary(*zip(*every, strict=True))
         console.print(f"{len(chosen)} papers, {total}")
     return 0
 

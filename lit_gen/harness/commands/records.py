@@ -71,7 +71,7 @@ def do_keep(options: argparse.Namespace) -> int:
 
 
 def do_check(options: argparse.Namespace) -> int:
-    from lit_gen.harness import gate, store
+    from lit_gen.harness import gate, store, verify
     from lit_gen.harness.run import Run
 
     budget = parse_budget(options.train, "--train") if options.train else None
@@ -81,11 +81,11 @@ def do_check(options: argparse.Namespace) -> int:
         for setting in spec.settings:
             for protocol in spec.protocols:
                 Run(spec, setting, protocol, spec.seeds[0], {}).resolve()
-        complaints += store.complaints(spec)
-        if lacking := store.without_runs(spec):
+        complaints += verify.complaints(spec)
+        if lacking := verify.without_runs(spec):
             say(lacking)
     if not options.names:
-        complaints += store.orphans()
+        complaints += verify.orphans()
         page = store.readme_path()
         if not page.is_file() or page.read_text() != store.readme():
             complaints.append(

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from lit_gen.harness import claims, store
 from lit_gen.harness import record as records
-from lit_gen.harness.claims import Entry, Paper, Standing
+from lit_gen.harness import store
+from lit_gen.harness.claims import Entry, Paper
 from lit_gen.harness.record import RECORD, SAMPLES, Record
-from lit_gen.harness.reports import figures, report
+from lit_gen.harness.reports import figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
+from lit_gen.harness.reports.standing import Standing
 from lit_gen.harness.spec import Claim, Deviation, Spec, UserError, digest, flatten
 from lit_gen.harness.verdicts import ledger
 from lit_gen.harness.verdicts.certificate import judge_all
@@ -33,9 +34,10 @@ GRIDS = 2  # sample grids of one cell
 COMMANDS = 3  # that would decide something
 LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
 BOUNDS = {"<": "below", ">": "above", "~": "about"}
-MISSING, UNBUILT, UNMEASURABLE = claims.WORDS
+MISSING, UNBUILT, UNMEASURABLE = standing.WORDS
 ORDER = (
-    "reproduced", "better", "worse", "inconclusive", "not comparable", "not judged", *claims.WORDS,
+    "reproduced", "better", "worse", "inconclusive", "not comparable", "not judged",
+    *standing.WORDS,
 )  # fmt: skip
 MEANINGS = {
     "reproduced": "the bar lies within the margin of the paper's value",
@@ -157,7 +159,7 @@ def html(studies: Iterable[Study], catalogue: Iterable[Paper] = (), whole: bool 
 def _lead(counts: Counter[str], papers: Sequence[Mapping[str, Any]]) -> str:
     """How many numbers, how many of them were measured, and what that took."""
     total = counts.total()
-    measured = total - sum(counts[word] for word in claims.WORDS)
+    measured = total - sum(counts[word] for word in standing.WORDS)
     runs = sum(len(view["runs"]) for paper in papers for view in paper["studies"])
     hours = sum(paper["hours"] for paper in papers)
     spent = f"{plural(runs, 'training run')} that took {hours:,.1f} hours"
@@ -187,7 +189,7 @@ def _paper(
     for row in rows:
         by_id.setdefault(row["id"], []).append(row)
     specs = [study.spec for study in studies]
-    standings = {e.id: claims.standing(e, specs, []) for e in entries if e.id not in by_id}
+    standings = {e.id: standing.standing(e, specs, []) for e in entries if e.id not in by_id}
     counts.update(by_id[i][0]["status"] if i in by_id else standings[i].word for i in catalogued)
     cited = dict(vars(listed)) if listed else {}
     cited |= studies[0].spec.paper if studies else {}
@@ -267,12 +269,12 @@ def _claims(
             yield _row(claim) | {"status": MISSING}
         there = [v for v in verdicts if not report.unmeasured(v)]
         for i, verdict in enumerate(verdicts):
-            variant = f"protocol {claims.variant(verdict)}"
+            variant = f"protocol {standing.variant(verdict)}"
             yield _row(claim) | {
                 "first": i == 0,
                 "variant": variant,
                 "by": variant if len(there) > 1 else "",
-                "others": [(claims.variant(v), v.status) for v in there if v is not verdict],
+                "others": [(standing.variant(v), v.status) for v in there if v is not verdict],
                 "ours": minus(report.ours(verdict)),
                 "n": verdict.n,
                 "difference": minus(report.difference(verdict)),
@@ -384,7 +386,7 @@ def _printed(entry: Entry) -> dict[str, str]:
         value += f" ± {number(entry.spread)}"
     elif entry.quartiles:
         value += " [{}, {}]".format(*map(number, entry.quartiles))
-    notes = [entry.order, entry.note, claims.UNVERIFIED if entry.evidence == "recalled" else ""]
+    notes = [entry.order, entry.note, standing.UNVERIFIED if entry.evidence == "recalled" else ""]
     return {
         "row": entry.row,
         "value": value,

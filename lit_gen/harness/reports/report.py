@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lit_gen.harness.claims import WORDS
 from lit_gen.harness.record import Record
+from lit_gen.harness.reports.standing import WORDS
 from lit_gen.harness.spec import Claim, Spec, flatten
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.curves import Progress, progress
