@@ -1,6 +1,16 @@
-"""Numbers and quantities in words."""
+"""Numbers, quantities and what was found, in words."""
 
 import math
+
+STYLES = {  # of the words for a status, on a terminal
+    "reproduced": "green",
+    "on track": "green",
+    "better": "cyan",
+    "worse": "red",
+    "off track": "red",
+    "inconclusive": "yellow",
+    "not comparable": "magenta",
+}
 
 LARGEST = 1e15  # that is written out
 

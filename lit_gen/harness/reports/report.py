@@ -17,17 +17,8 @@ from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.curves import Progress, progress
 from lit_gen.harness.verdicts.ensembles import Predictions
 from lit_gen.harness.verdicts.verdict import RULES, Verdict, group, percent, planned_power
-from lit_gen.harness.words import number, plural, unit, with_interval
+from lit_gen.harness.words import STYLES, number, plural, unit, with_interval
 
-STYLES = {
-    "reproduced": "green",
-    "on track": "green",
-    "better": "cyan",
-    "worse": "red",
-    "off track": "red",
-    "inconclusive": "yellow",
-    "not comparable": "magenta",
-}
 LOST = ("crashed", "diverged")
 
 

@@ -165,7 +165,7 @@ def listing(
     """
     from rich.text import Text
 
-    from lit_gen.harness.reports.report import STYLES
+    from lit_gen.harness.words import STYLES
 
     def folded(text: str, width: int, style: str = "", indent: str = "") -> Iterator[Text]:
         lines = textwrap.wrap(text, width, subsequent_indent=indent)
