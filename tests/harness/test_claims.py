@@ -202,6 +202,7 @@ def test_standing() -> None:
     assert standing.standing(entry, [spec], [june, changed, verdict()]).word == "worse"
     assert standing.standing(entry, [spec], [june]).word == "better"
     assert standing.standing(entry, [spec], [june]).by == ""
+    assert standing.standing(entry, [spec], [changed]).by == "by release, model.lr = 1"
     both = standing.standing(entry, [spec], [june, verdict()])
     assert (both.word, both.by) == ("worse", "by release; by paper_june8: better")
     empty = verdict(status="inconclusive")

@@ -43,8 +43,9 @@ class Standing:
 
     @property
     def by(self) -> str:
-        """'by release; by paper_june8: worse', where the claim was measured in several ways."""
-        if not (self.verdict and self.others):
+        """'by release; by paper_june8: worse', where the claim was measured in several ways, or in
+        another one than written."""
+        if not self.verdict or not (self.others or self.verdict.overrides):
             return ""
         others = (f"by {variant(other)}: {other.status}" for other in self.others)
         return "; ".join([f"by {variant(self.verdict)}", *others])
