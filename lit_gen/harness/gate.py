@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,25 @@ class Finding:
         return self.status in ("outside", "broken")
 
 
+class Machine(NamedTuple):
+    """Where the gate trains, how it is followed, and how it is stopped."""
+
+    device: str
+    threads: int | None = None
+    data_dir: str | None = None
+    say: Callable[[str], None] = lambda line: None
+    stop: Callable[[], str | None] = lambda: None
+
+    def execute(self, run: Run, root: Path) -> Record:
+        record = execute(run, root, self.device, self.threads, self.data_dir, self.stop)
+        self.say(f"  {run.protocol} seed {run.seed}: {record.status}")
+        return record
+
+    def probe(self, run: Run) -> probe.Values:
+        """On one thread if nobody chose: its steps are too few to share."""
+        return probe.measure(run, self.device, self.threads or 1, self.data_dir)
+
+
 def runs(spec: Spec) -> dict[str, list[Run]]:
     """The gate's runs, by protocol.
 
@@ -93,25 +112,15 @@ def stored(spec: Spec) -> dict[str, list[Record]]:
     return found
 
 
-def train(
-    spec: Spec,
-    budget: float,
-    device: str,
-    threads: int | None,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    stop: Callable[[], str | None] = lambda: None,
-) -> dict[str, list[Record]]:
+def train(spec: Spec, budget: float, machine: Machine) -> dict[str, list[Record]]:
     """Trains the gate's runs, one seed of each protocol after another, until the time is spent.
 
-    Each protocol gets one run at least. The runs leave nothing behind.
-
-    Args:
-        threads: None takes those of the stored runs, which code that is the same then repeats to
-            the bit on the same kind of processor.
+    Each protocol gets one run at least. The runs leave nothing behind. If nobody chose a number of
+    threads it is that of the stored runs, which code that is the same then repeats to the bit on
+    the same kind of processor.
     """
     began, lists = time.monotonic(), runs(spec)
-    threads = threads or _threads(stored(spec))
+    machine = machine._replace(threads=machine.threads or _threads(stored(spec)))
     fresh: dict[str, list[Record]] = {protocol: [] for protocol in lists}
     turns = [list(turn) for turn in zip(*lists.values(), strict=True)]
     with tempfile.TemporaryDirectory(prefix="lit_gen-gate-") as root:
@@ -119,39 +128,22 @@ def train(
             for run in turn:
                 spent = time.monotonic() - began
                 each = spent / max(1, sum(map(len, fresh.values())))
-                if stop() or (i and spent + each > budget):  # one run of each at least
+                if machine.stop() or (i and spent + each > budget):  # one run of each at least
                     return fresh
-                record = execute(run, Path(root), device, threads, data_dir, stop)
-                fresh[run.protocol].append(record)
-                say(f"  {run.protocol} seed {run.seed}: {record.status}")
+                fresh[run.protocol].append(machine.execute(run, Path(root)))
     return fresh
 
 
-def findings(
-    spec: Spec,
-    budget: float,
-    device: str,
-    threads: int | None,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    stop: Callable[[], str | None] = lambda: None,
-) -> Iterator[Finding]:
+def findings(spec: Spec, budget: float, machine: Machine) -> Iterator[Finding]:
     """Everything that training tells: first the probe, then the short runs in the time left."""
     began, references = time.monotonic(), stored(spec)
-    yield from run_probe(spec, device, threads, data_dir)
+    yield from run_probe(spec, machine)
     left = budget - (time.monotonic() - began)
-    for protocol, fresh in train(spec, left, device, threads, data_dir, say, stop).items():
+    for protocol, fresh in train(spec, left, machine).items():
         yield compare(protocol, references[protocol], fresh)
 
 
-def remake(
-    spec: Spec,
-    device: str,
-    threads: int | None,
-    data_dir: str | None,
-    say: Callable[[str], None],
-    stop: Callable[[], str | None] = lambda: None,
-) -> None:
+def remake(spec: Spec, machine: Machine) -> None:
     """Trains all runs of the gate and stores them in place of the old ones, all or none.
 
     Raises:
@@ -160,15 +152,15 @@ def remake(
     fresh: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="lit_gen-gate-") as root:
         for run in (run for each in runs(spec).values() for run in each):
-            record = execute(run, Path(root), device, threads, data_dir, stop)
+            record = machine.execute(run, Path(root))
             if record.status != "finished":
                 raise UserError(
                     f"The gate's run {record.name} {record.status}: {record.error}. The stored "
                     "curves stay as they were."
                 )
-            say(f"  {run.protocol} seed {run.seed}: {record.status}")
             fresh.append(record)
-    cells = {probe.name(r): probe.measure(r, device, 1, data_dir) for r in probe.cells(spec)}
+    alone = machine._replace(threads=1)
+    cells = {probe.name(r): alone.probe(r) for r in probe.cells(spec)}
     for path in folder(spec).glob("*.json"):
         path.unlink()
     for record in fresh:
@@ -332,13 +324,13 @@ def stored_probe(spec: Spec) -> dict[str, probe.Values]:
     return cells
 
 
-def run_probe(spec: Spec, device: str, threads: int | None, data_dir: str | None) -> list[Finding]:
+def run_probe(spec: Spec, machine: Machine) -> list[Finding]:
     """Holds a few steps without randomness against the stored ones, for every cell."""
     known, found = stored_probe(spec), []
     for run in probe.cells(spec):
         name = probe.name(run)
         try:
-            now = probe.measure(run, device, threads or 1, data_dir)
+            now = machine.probe(run)
         except Exception as error:  # whatever broken code raises
             if getattr(error, "exit_status", None) == 2:
                 raise

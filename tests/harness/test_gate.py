@@ -199,7 +199,7 @@ def test_the_gate_bites_at_bugs_and_lets_refactorings_pass(
         protocols={"release": {}},
     )
 
-    found = list(gate.findings(spec, 1.0, "cpu", 1, real_data, lambda line: None))
+    found = list(gate.findings(spec, 1.0, gate.Machine("cpu", 1, real_data)))
 
     assert [f.of for f in found][-1] == "release"
     assert any(f.bad for f in found) is bad, [f.sentence for f in found]

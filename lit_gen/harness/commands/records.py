@@ -115,22 +115,22 @@ def _train_gates(
     gated = [spec for spec in specs if spec.gate]
     if not gated:
         raise UserError("None of these reproductions has a gate: short runs and their curves.")
-    machine = (options.device, options.threads, options.data_dir, say)
     complaints = []
 
     def stop() -> str | None:
         return received[0] if received else None
 
+    machine = gate.Machine(options.device, options.threads, options.data_dir, say, stop)
     for spec in gated:
         if options.remake:
             say(f"{spec.name}: making the gate's curves anew")
-            gate.remake(spec, *machine, stop)
+            gate.remake(spec, machine)
         if budget and not gate.folder(spec).is_dir():
             complaints.append(f"{spec.name} has no stored curves. `check --remake` makes them.")
         if not budget or complaints or gate.complaints(spec):  # these are said by `check`
             continue
         say(f"{spec.name}: short runs for about {options.train}")
-        for finding in gate.findings(spec, budget / len(gated), *machine, stop):
+        for finding in gate.findings(spec, budget / len(gated), machine):
             if stop():
                 return complaints
             say(f"  {finding.of} {finding.status}: {finding.sentence}")

@@ -261,14 +261,15 @@ def judge(
             sentence=f"not comparable: {reason}{casualties}",
         )
 
-    found = _weigh(claim, units, _level(records, len(units)))
+    plan = _plan(records)
+    found = _weigh(claim, units, _level(plan, len(units)))
     lost = [f"{counts[s]} {s}" for s in ("diverged", "crashed") if counts[s]]
     if stopped := sum(r.status == "stopped" for r in runs):
         lost.append(f"{stopped} stopped before the end")
     status = _status(claim, found, bool(lost))
     more, leaning, outlook = None, "", ""
     if status == "inconclusive":
-        more, leaning, outlook = _outlook(claim, found, lost, _plan_end(records))
+        more, leaning, outlook = _outlook(claim, found, lost, plan and plan[1])
     subject = _subject(claim, found, len(finished))
     clauses = [f"{status}: {lacking}{subject}", _reason(claim, found, status), outlook]
     inside = found.difference is not None and (
@@ -364,23 +365,21 @@ def _paper(claim: Claim) -> Paper:
     return Paper(claim.value, claim.spread * math.sqrt(runs / (runs - 1)), runs)
 
 
-def _level(records: Sequence[Record], n: int) -> float:
-    """Level of each test now: 5 %, or what a plan to look after every seed has left for this look.
-
-    A plan stands in the provenance of the runs that were made for it: {"first": number of runs at
-    the first look, "most": planned number of runs}.
-    """
+def _plan(records: Sequence[Record]) -> tuple[int, int] | None:
+    """The plan to look after every seed, if these runs follow one: runs at the first look, and in
+    all. It stands in the provenance of the runs that were made for it."""
     plans = [plan for r in records if isinstance(plan := r.provenance.get("plan"), dict)]
-    if not plans or n < 2:
+    if not plans:
+        return None
+    return min(int(p["first"]) for p in plans), max(int(p["most"]) for p in plans)
+
+
+def _level(plan: tuple[int, int] | None, n: int) -> float:
+    """Level of each test now: 5 %, or what a plan has left for this look."""
+    if plan is None or n < 2:
         return ALPHA
-    most, first = max(int(p["most"]) for p in plans), min(int(p["first"]) for p in plans)
+    first, most = plan
     return statistics.spent_level(tuple(range(min(max(2, first), n), n + 1)), max(most, 2))
-
-
-def _plan_end(records: Sequence[Record]) -> int | None:
-    """The planned number of runs, if there is a plan."""
-    plans = [plan for r in records if isinstance(plan := r.provenance.get("plan"), dict)]
-    return max((int(p["most"]) for p in plans), default=None)
 
 
 def _status(claim: Claim, found: _Weighed, lost: bool) -> str:
