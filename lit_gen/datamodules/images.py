@@ -2,10 +2,13 @@
 
 A batch is an index into a tensor there: no worker processes, nothing copied from the host, and the
 order of the data is state that a checkpoint can hold.
+
+Where several processes train together (DDP), process r of W gets the examples r, r + W, r + 2W, ...
+of every batch: all hold the same order, and a batch has the same examples as with one.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +16,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from lit_gen.datamodules import files
+
+Share = tuple[int, int]  # (r, W): which of how many processes this is
+ALONE: Share = (0, 1)
 
 
 def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int) -> np.ndarray:
@@ -35,8 +41,15 @@ def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int)
 class Batches:
     """(x, y) in file order, the last batch as small as it falls: for evaluation."""
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int = 1000) -> None:
-        self.images, self.labels, self.batch_size = images, labels, batch_size
+    def __init__(
+        self, images: Tensor, labels: Tensor, batch_size: int = 1000, share: Share = ALONE
+    ) -> None:
+        rank, size = share
+        self.images, self.labels, self.batch_size = (
+            images[rank::size],
+            labels[rank::size],
+            batch_size,
+        )
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -54,7 +67,7 @@ def to_unit_interval(pixels: Tensor) -> Tensor:
 
 
 class SemiSupervisedEpochs:
-    """Batches (x_labeled, y, x_unlabeled, x_matching), each (batch_size, ...), for ever resumable.
+    """Batches (x_labeled, y, x_unlabeled, x_matching), each (batch_size / W, ...), resumable.
 
     Order as in the code of Improved GAN: an epoch is one pass over the unlabelled images, which two
     independently shuffled copies serve; labelled images come in whole permutations of their own,
@@ -64,14 +77,22 @@ class SemiSupervisedEpochs:
         images: (N, ...) uint8.
         labels: (N,), read at `labeled` only.
         labeled: indices of the labelled images.
+        batch_size: examples of each kind in a batch, in all W processes together.
         seed: of the order, through NumPy's legacy RandomState.
+        share: (r, W).
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, labeled: np.ndarray, batch_size: int, seed: int
+        self,
+        images: Tensor,
+        labels: Tensor,
+        labeled: np.ndarray,
+        batch_size: int,
+        seed: int,
+        share: Share = ALONE,
     ) -> None:
         self.images, self.labels, self.labeled = images, labels, labeled
-        self.batch_size = batch_size
+        self.batch_size, self.share = batch_size, share
         self.rng = np.random.RandomState(seed)
         self.rng.randint(2**15, size=2)  # the code seeds its noise and its weights here
         self.unlabeled = self.matching = np.arange(len(images))
@@ -89,20 +110,23 @@ class SemiSupervisedEpochs:
         self.matching = self.matching[self.rng.permutation(n)]
         self.position = 0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def order(self) -> Tensor:
+        """Indices of this epoch's images, (batches, 3, B / W): labelled, unlabelled, matching."""
         if self.position >= len(self):
             self.shuffle()
-        device = self.images.device
-        labeled, unlabeled, matching = (
-            torch.from_numpy(order).to(device)
-            for order in (self.labeled_order, self.unlabeled, self.matching)
-        )
+        rank, size = self.share
+        whole = np.stack([self.labeled_order[: len(self.images)], self.unlabeled, self.matching])
+        batches = whole[:, : len(self) * self.batch_size].reshape(3, len(self), self.batch_size)
+        return torch.from_numpy(batches[:, :, rank::size].swapaxes(0, 1).copy())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        order = self.order().to(self.images.device)
         while self.position < len(self):
-            now = slice(self.position * self.batch_size, (self.position + 1) * self.batch_size)
+            now = order[self.position]
             self.position += 1
-            pixels = self.images[torch.cat([labeled[now], unlabeled[now], matching[now]])]
+            pixels = self.images.index_select(0, now.flatten())
             x_labeled, x_unlabeled, x_matching = to_unit_interval(pixels).chunk(3)
-            yield x_labeled, self.labels[labeled[now]], x_unlabeled, x_matching
+            yield x_labeled, self.labels[now[0]], x_unlabeled, x_matching
 
     def order_state(self) -> dict[str, Any]:
         """Everything the rest of the epoch and all later ones depend on, as tensors and numbers."""
@@ -174,6 +198,28 @@ class SemiSupervisedMNIST(LightningDataModule):
         )
         self.validation, self.limit, self.data_dir = validation, limit, data_dir
         self.provided: files.DataFiles | None = None
+        self.shared: Share = ALONE
+        self.loaded: list[tuple[Tensor, Tensor]] | None = None
+
+    @classmethod
+    def together(cls, data: Sequence[Self]) -> LightningDataModule:
+        """The data of K models that train as one computation."""
+        return SemiSupervisedReplicas(data)
+
+    def share(self, rank: int, size: int) -> None:
+        """Makes this one of `size` processes that train together. (0, 1), at the end, undoes it.
+
+        Raises:
+            ValueError: they cannot share a batch equally.
+        """
+        if self.batch_size % size:
+            raise ValueError(
+                f"batch_size={self.batch_size}: {size} processes cannot share it equally. "
+                f"Use a number of devices that divides {self.batch_size}."
+            )
+        self.shared = rank, size
+        if hasattr(self, "epochs"):
+            self.epochs.share = self.shared
 
     def prepare_data(self) -> None:
         if self.provided is None:
@@ -185,8 +231,9 @@ class SemiSupervisedMNIST(LightningDataModule):
         if self.provided is None:  # another process of this machine has fetched them
             self.provided = files.provide("mnist", self.data_dir, download=False)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        train_x, train_y = self._load("train", device)
-        self.test_x, self.test_y = self._load("t10k", device)
+        if self.loaded is None:
+            self.loaded = [self._load(split, device) for split in ("train", "t10k")]
+        (train_x, train_y), (self.test_x, self.test_y) = self.loaded
 
         targets = train_y.cpu().numpy()
         permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
@@ -196,7 +243,9 @@ class SemiSupervisedMNIST(LightningDataModule):
                 "Use a smaller one."
             )
         labeled = balanced_subset(targets, permutation, self.labels // 10)
-        self.epochs = SemiSupervisedEpochs(train_x, train_y, labeled, self.batch_size, self.seed)
+        self.epochs = SemiSupervisedEpochs(
+            train_x, train_y, labeled, self.batch_size, self.seed, self.shared
+        )
         self.first_images = train_x[torch.from_numpy(permutation[:500])]
         others = np.setdiff1d(permutation, labeled, assume_unique=True)
         held_out = others[max(0, len(others) - self.validation) :]
@@ -210,17 +259,20 @@ class SemiSupervisedMNIST(LightningDataModule):
         return x.to(device), y.to(device)
 
     def initialization_images(self, n: int) -> Tensor:
-        """The first n <= 500 training images along the permutation, (n, 784), mostly unlabelled."""
-        return to_unit_interval(self.first_images[:n])
+        """This process's share of the first n <= 500 training images along the permutation,
+        (n / W, 784), mostly unlabelled."""
+        rank, size = self.shared
+        return to_unit_interval(self.first_images[:n][rank::size])
 
     def train_dataloader(self) -> SemiSupervisedEpochs:
         return self.epochs
 
     def val_dataloader(self) -> list[Batches]:
-        return [Batches(self.val_x, self.val_y), Batches(self.test_x, self.test_y)]
+        pairs = (self.val_x, self.val_y), (self.test_x, self.test_y)
+        return [Batches(x, y, share=self.shared) for x, y in pairs]
 
     def test_dataloader(self) -> Batches:
-        return Batches(self.test_x, self.test_y)
+        return Batches(self.test_x, self.test_y, share=self.shared)
 
     def predict_dataloader(self) -> Batches:
         return self.test_dataloader()
@@ -246,3 +298,91 @@ class SemiSupervisedMNIST(LightningDataModule):
     def verify(self) -> list[files.FileStatus]:
         """Each file as it lies on disk."""
         return files.verify("mnist", self.data_dir)
+
+
+class SemiSupervisedReplicas(LightningDataModule):
+    """K of these, each with its labels and its order: batches have a leading axis of replicas.
+
+    The images are held once. The test set, equal for all, comes without that axis.
+
+    Raises:
+        ValueError: their sets differ in size.
+    """
+
+    def __init__(self, data: Sequence[SemiSupervisedMNIST]) -> None:
+        super().__init__()
+        self.data = data
+        if len({(d.batch_size, d.validation, d.limit) for d in data}) > 1:
+            raise ValueError("batch_size, validation and limit must be equal in all replicas")
+
+    def prepare_data(self) -> None:
+        for data in self.data:
+            data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        for data in self.data:
+            data.trainer, data.loaded = self.trainer, self.data[0].loaded
+            data.setup(stage)
+
+    def initialization_images(self, n: int) -> Tensor:
+        """(K, n, 784)."""
+        return torch.stack([data.initialization_images(n) for data in self.data])
+
+    def train_dataloader(self) -> "_Together":
+        return _Together([data.epochs for data in self.data])
+
+    def val_dataloader(self) -> list["_Stacked | Batches"]:
+        val, test = zip(*(data.val_dataloader() for data in self.data), strict=True)
+        return [_Stacked(val), test[0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"replicas": [data.state_dict() for data in self.data]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for data, one in zip(self.data, state["replicas"], strict=True):
+            data.load_state_dict(one)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' content."""
+        return self.data[0].fingerprint
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What these files lack of the data set."""
+        return self.data[0].deviations
+
+
+class _Together:
+    """Batches of K orders of the same images, (K, batch_size, ...), by one indexing operation."""
+
+    def __init__(self, epochs: Sequence[SemiSupervisedEpochs]) -> None:
+        self.epochs = epochs
+
+    def __len__(self) -> int:
+        return len(self.epochs[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        first = self.epochs[0]
+        order = torch.stack([epochs.order() for epochs in self.epochs], 1).to(first.images.device)
+        while first.position < len(first):
+            now = order[first.position]  # (K, 3, B)
+            for epochs in self.epochs:
+                epochs.position += 1
+            pixels = first.images.index_select(0, now.flatten()).unflatten(0, now.shape)
+            x_labeled, x_unlabeled, x_matching = to_unit_interval(pixels).unbind(1)
+            yield x_labeled, first.labels[now[:, 0]], x_unlabeled, x_matching
+
+
+class _Stacked:
+    """Batches of K loaders of equal sizes, stacked."""
+
+    def __init__(self, loaders: Sequence[Batches]) -> None:
+        self.loaders = loaders
+
+    def __len__(self) -> int:
+        return len(self.loaders[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batches in zip(*self.loaders, strict=True):
+            yield tuple(torch.stack(parts) for parts in zip(*batches, strict=True))

@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lit_gen.nn import distributed
+
 
 class WeightNormLinear(nn.Module):
     """y = s * (x v^T) + b with s = g / sqrt(eps + |v|^2), one norm per output unit (Eq. 2).
 
     Scaling the output instead of the weight is the same function, and touches (B, out) numbers
     where normalising the weight touches (out, in). Adam acts on v, so |v| sets the step size.
+    Stacked layers (`replicas`) take x (K, B, in), or the same x (B, in) for all, to (K, B, out).
 
     Args:
         in_features, out_features: sizes of x (B, in) and y (B, out).
@@ -61,10 +64,10 @@ class _WeightNormLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, v: Tensor, g: Tensor, b: Tensor, eps: float) -> Tensor:  # noqa: ANN001
-        r = (torch.linalg.vector_norm(v, dim=1).square() + eps).rsqrt()
-        a = F.linear(x, v)
+        r = (torch.linalg.vector_norm(v, dim=-1).square() + eps).rsqrt()
+        a = F.linear(x, v) if v.dim() == 2 else x @ v.mT
         ctx.save_for_backward(x, v, g, r, a)
-        return torch.addcmul(b, a, g * r)
+        return torch.addcmul(b.unsqueeze(-2), a, (g * r).unsqueeze(-2))
 
     @staticmethod
     @once_differentiable
@@ -72,15 +75,15 @@ class _WeightNormLinear(torch.autograd.Function):
         x, v, g, r, a = ctx.saved_tensors
         need_x, need_v, need_g, need_b, _ = ctx.needs_input_grad
         dx = dv = dg = db = None
-        da = dy * (g * r)
+        da = dy * (g * r).unsqueeze(-2)
         if need_x:
-            dx = da @ v
+            dx = (da @ v).sum_to_size(x.shape)
         if need_v or need_g:
-            dg = r * (dy * a).sum(0)
+            dg = r * (dy * a).sum(-2)
         if need_v:
-            dv = (da.T @ x).addcmul_(v, (r.square() * g * dg).unsqueeze(1), value=-1)
+            dv = (da.mT @ x).addcmul_(v, (r.square() * g * dg).unsqueeze(-1), value=-1)
         if need_b:
-            db = dy.sum(0)
+            db = dy.sum(-2)
         return dx, dv, dg if need_g else None, db, None
 
 
@@ -93,16 +96,16 @@ def data_dependent_init(model: Callable[[Tensor], Tensor], x: Tensor, std: float
 
     Args:
         model: called once with x; its weight-normalised layers must have b = 0.
-        x: one batch of real inputs, as `model` takes them.
+        x: one batch of real inputs, as `model` takes them; of several processes, this one's share.
         std: standard deviation of every pre-activation afterwards.
     """
 
     def normalise(layer: WeightNormLinear, _: tuple[Tensor], a: Tensor) -> Tensor:
-        mu = a.mean(0)
-        scale = std * (a - mu).square().mean(0).rsqrt()
+        mu, variance = distributed.moments(a, -2)
+        scale = std * variance.rsqrt()
         layer.g *= scale
         layer.b.copy_(-mu * scale)
-        return (a - mu) * scale
+        return (a - mu.unsqueeze(-2)) * scale.unsqueeze(-2)
 
     layers = [m for m in model.modules() if isinstance(m, WeightNormLinear)]
     hooks = [layer.register_forward_hook(normalise) for layer in layers]

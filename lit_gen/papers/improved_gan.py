@@ -15,7 +15,9 @@ values are the defaults here, and that of 8 June, `paper_june8`, before the pape
 """
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from lit_gen.nn import distributed, draws
 from lit_gen.nn.adam import InsideEpsilonAdam
+from lit_gen.nn.replicas import stack
 from lit_gen.nn.weight_norm import WeightNormLinear, data_dependent_init
 
 
@@ -35,22 +39,41 @@ class Noise(nn.Module):
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, torch.randn_like(x), alpha=self.sigma) if self.training else x
+        return torch.add(x, draws.randn_like(x), alpha=self.sigma) if self.training else x
 
 
 class BatchNorm(nn.Module):
     """Normalises each unit by this batch's mean and variance, then adds a trained shift.
 
     No scale and no running averages: the code's generator always uses the batch at hand, so it must
-    be sampled in batches like those of training.
+    be sampled in batches like those of training. In training that is the batch of all processes.
     """
+
+    eps = 1e-6
 
     def __init__(self, units: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, None, None, bias=self.shift, training=True, eps=1e-6)
+        if self.training and distributed.rank_and_size()[1] > 1:
+            mu, var = distributed.moments(x, -2)
+        elif x.dim() == 2:
+            return F.batch_norm(x, None, None, bias=self.shift, training=True, eps=self.eps)
+        else:
+            var, mu = torch.var_mean(x, -2, correction=0)
+        mu, scale, shift = (s.unsqueeze(-2) for s in (mu, (var + self.eps).rsqrt(), self.shift))
+        return (x - mu) * scale + shift
+
+
+class Linear(nn.Linear):
+    """x W^T; a stacked layer (`replicas`) takes x (K, B, in)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) if self.weight.dim() == 2 else x @ self.weight.mT
 
 
 class Generator(nn.Sequential):
@@ -59,10 +82,10 @@ class Generator(nn.Sequential):
     def __init__(self, latent_dim: int = 100) -> None:
         glorot = nn.init.xavier_uniform_
         super().__init__(
-            nn.Linear(latent_dim, 500, bias=False),
+            Linear(latent_dim, 500),
             BatchNorm(500),
             nn.Softplus(),
-            nn.Linear(500, 500, bias=False),
+            Linear(500, 500),
             BatchNorm(500),
             nn.Softplus(),
             WeightNormLinear(500, 784, glorot, train_scale=True),
@@ -98,7 +121,7 @@ class Discriminator(nn.Module):
 
 def log_evidence(logits: Tensor) -> Tensor:
     """L(x) = log sum_k exp l_k(x), (B, K) -> (B,); D(x) = sigmoid(L(x)) is p(real | x) (Sec. 5)."""
-    return logits.logsumexp(1)
+    return logits.logsumexp(-1)
 
 
 def unsupervised_loss(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,14 +142,17 @@ def feature_matching_loss(real: Tensor, generated: Tensor) -> Tensor:
     Args:
         real, generated: features, (B, F) and (B', F).
     """
-    return (real.mean(0) - generated.mean(0)).square().mean()
+    difference = distributed.mean(real, -2) - distributed.mean(generated, -2)
+    return difference.square().mean(-1)
 
 
 class SemiSupervisedGAN(LightningModule):
     """The classifier of Sec. 5 against a generator that matches its features (Sec. 3.1).
 
     One training step is one update of the discriminator on labelled, unlabelled and generated
-    images, then one of the generator on other unlabelled images.
+    images, then one of the generator on other unlabelled images. Its processes share each batch
+    (`lit_gen.nn.distributed`); and `together` trains several of these models as one computation, in
+    which every tensor of a step has a leading axis of replicas.
 
     Args:
         lr: step size of both networks (code: 0.003; 8 June: 0.001).
@@ -138,6 +164,8 @@ class SemiSupervisedGAN(LightningModule):
         latent_dim: size of z, uniform on [0, 1] (code: 100).
         num_classes: K.
     """
+
+    compilable = "discriminator_loss", "generator_loss"
 
     def __init__(
         self,
@@ -160,17 +188,22 @@ class SemiSupervisedGAN(LightningModule):
                 p.zero_()  # as in the code: too small by 1 - 0.9999^t early on
             self.update_average = get_ema_multi_avg_fn(averaging)
 
+    @classmethod
+    def together(cls, models: Sequence[Self], streams: Sequence[torch.Generator]) -> Self:
+        """K of these as one computation: `training_step` takes (K, B, ...) and returns (K,)."""
+        return stack(models, streams)
+
     def latent(self, n: int) -> Tensor:
         """z ~ U[0, 1], (n, latent_dim)."""
-        return torch.rand(n, self.hparams.latent_dim, device=self.device, dtype=self.dtype)
+        return draws.rand(n, self.hparams.latent_dim, device=self.device, dtype=self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class logits of the network under test, (B, 784) -> (B, K)."""
         return self.discriminator(x) if self.hparams.averaging is None else self.averaged(x)
 
     def on_train_start(self) -> None:
-        if not self.initialized:  # a resumed run brings its own scales
-            x = self.trainer.datamodule.initialization_images(500)
+        if not self.initialized.all():  # a resumed run brings its own scales
+            x = self.trainer.datamodule.initialization_images(500).to(self.dtype)
             data_dependent_init(self.discriminator, x)
             self.initialized.fill_(True)
             if self.hparams.averaging is not None:  # only trained weights are averaged
@@ -187,18 +220,19 @@ class SemiSupervisedGAN(LightningModule):
         One pass over all images is the code's three: noise is independent and nothing in the
         discriminator couples examples.
         """
-        parts = [len(x_labeled), len(x_unlabeled), len(generated)]
-        logits = self.discriminator(torch.cat([x_labeled, x_unlabeled, generated]))
-        labeled, real, fake = logits.split(parts)
+        parts = [x.shape[-2] for x in (x_labeled, x_unlabeled, generated)]
+        logits = self.discriminator(torch.cat([x_labeled, x_unlabeled, generated], -2))
+        labeled, real, fake = logits.split(parts, -2)
         loss_real, loss_fake = unsupervised_loss(real, fake)
-        return F.cross_entropy(labeled, y), loss_real.mean() + loss_fake.mean()
+        log_p = labeled.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        return -log_p.mean(-1), loss_real.mean(-1) + loss_fake.mean(-1)
 
     def generator_loss(self, x_unlabeled: Tensor) -> Tensor:
         """Feature matching against a fresh batch of generated images (Sec. 3.1)."""
         with torch.no_grad():
             real = self.discriminator.features(x_unlabeled)
-        generated = self.discriminator.features(self.generator(self.latent(len(x_unlabeled))))
-        return feature_matching_loss(real, generated)
+        generated = self.generator(self.latent(x_unlabeled.shape[-2]))
+        return feature_matching_loss(real, self.discriminator.features(generated))
 
     def training_step(
         self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_idx: int
@@ -207,10 +241,11 @@ class SemiSupervisedGAN(LightningModule):
         optimizer_d, optimizer_g = self.optimizers()
 
         with torch.no_grad():
-            generated = self.generator(self.latent(len(x_unlabeled)))
+            generated = self.generator(self.latent(x_unlabeled.shape[-2]))
         loss_labeled, loss_unlabeled = self.discriminator_loss(x_labeled, y, x_unlabeled, generated)
         optimizer_d.zero_grad()
-        self.manual_backward(loss_labeled + self.hparams.unlabeled_weight * loss_unlabeled)
+        loss = loss_labeled + self.hparams.unlabeled_weight * loss_unlabeled
+        self.manual_backward(loss.sum())  # of replicas: none touches another's weights
         if self.hparams.averaging is not None:  # before the step, as in the code: one step late
             self.update_average(
                 list(self.averaged.parameters()), list(self.discriminator.parameters()), None
@@ -220,7 +255,7 @@ class SemiSupervisedGAN(LightningModule):
         self.discriminator.requires_grad_(False)
         loss_matching = self.generator_loss(x_matching)
         optimizer_g.zero_grad()
-        self.manual_backward(loss_matching)
+        self.manual_backward(loss_matching.sum())
         optimizer_g.step()
         self.discriminator.requires_grad_(True)
 
@@ -240,9 +275,14 @@ class SemiSupervisedGAN(LightningModule):
 
     def _log_errors(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch
-        errors = (self(x).argmax(1) != y).sum().float()
+        errors = (self(x).argmax(-1) != y).sum(-1).float()
         self.log(
-            f"{split}/errors", errors, reduce_fx="sum", on_epoch=True, add_dataloader_idx=False
+            f"{split}/errors",
+            errors,
+            reduce_fx="sum",
+            on_epoch=True,
+            sync_dist=True,
+            add_dataloader_idx=False,
         )
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -255,7 +295,7 @@ class SemiSupervisedGAN(LightningModule):
         generator = torch.Generator(self.device).manual_seed(seed)
         z = torch.rand(n, self.hparams.latent_dim, generator=generator, device=self.device)
         with torch.no_grad():
-            return self.generator(z).view(n, 1, 28, 28)
+            return self.generator(z.to(self.dtype)).view(n, 1, 28, 28)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.decay_epochs is not None:

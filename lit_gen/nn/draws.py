@@ -1,0 +1,69 @@
+"""Random numbers of a training step: those that a run alone in one process would draw.
+
+Several processes that share a batch (DDP) hold the same random state; each draws the numbers of the
+whole batch and keeps its own examples'. Several runs that train as one computation (`replicas`)
+have a stream of numbers each.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Generator, Tensor
+
+from lit_gen.nn.distributed import rank_and_size, share
+
+WORTH_THREADS = 2**16  # numbers; drawing them takes longer than waking threads
+_streams: Sequence[Generator] | None = None  # a plain global: torch.compile reads it, too
+
+
+@contextlib.contextmanager
+def streams(generators: Sequence[Generator]) -> Iterator[None]:
+    """Within, every draw is one from each of K generators, stacked: (K, B, ...)."""
+    global _streams
+    before, _streams = _streams, generators
+    try:
+        yield
+    finally:
+        _streams = before
+
+
+def randn_like(x: Tensor) -> Tensor:
+    """N(0, 1) for a batch (B, ...), or (K, B, ...) of K replicas."""
+    if _streams is None and rank_and_size()[1] == 1:
+        return torch.randn_like(x)
+    shape = x.shape if _streams is None else x.shape[1:]
+    return _draw(torch.randn, shape, x.device, x.dtype)
+
+
+def rand(*shape: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """U[0, 1] for a batch of the shape (B, ...), which gets a leading K among K replicas."""
+    return _draw(torch.rand, shape, device, dtype)
+
+
+def _draw(
+    draw: Callable[..., Tensor], shape: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    if _streams is None:
+        b, *rest = shape
+        return share(draw(b * rank_and_size()[1], *rest, device=device, dtype=dtype))
+    drawn = torch.empty(len(_streams), *shape, device=device, dtype=dtype)
+
+    def fill(rows: Sequence[tuple[Tensor, Generator]]) -> None:
+        for row, generator in rows:
+            draw(*shape, generator=generator, out=row)
+
+    rows = list(zip(drawn, _streams, strict=True))
+    threads = min(torch.get_num_threads(), len(rows))
+    if device.type != "cpu" or threads == 1 or drawn.numel() < WORTH_THREADS:
+        fill(rows)
+    else:  # torch draws in one thread, and lets others run meanwhile
+        list(_threads(threads).map(fill, [rows[i::threads] for i in range(threads)]))
+    return drawn
+
+
+@functools.cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n)
