@@ -48,6 +48,7 @@ examples:
   reproduce improved_gan_mnist_semisup                go on from there, to the end
   reproduce improved_gan_mnist_semisup --seeds 1-3 --setting labels_20,labels_50
   reproduce improved_gan_mnist_semisup --model.lr 1e-3 --trainer.max_epochs 10
+  reproduce improved_gan_mnist_semisup --seeds 1-10 --workers 4     four runs at a time
   reproduce path/to/your.yaml                         a paper of your own
 
 shell completion:  eval "$(register-python-argcomplete reproduce)"
@@ -101,7 +102,8 @@ def _told(words: list[str]) -> int:
 
 
 def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
+    if common.first_process():
+        print(message, file=sys.stderr)
     return 2
 
 
@@ -197,6 +199,22 @@ def _parser() -> argparse.ArgumentParser:
         help="of float32 products, as torch names it: medium trades digits for speed",
     )
     _machine(run)
+    add(
+        "--compile",
+        action="store_true",
+        help="have torch compile the model's losses, as CUDA graphs on a GPU; pays in long runs",
+    )
+    add(
+        "--replicas",
+        type=int,
+        help="train so many runs at a time as one batched computation, in one process",
+    )
+    add(
+        "--devices",
+        type=int,
+        help="processes that train one run together (DDP), a GPU each, or the CPU's cores shared",
+    )
+    _many(run)
     add("--no-mlflow", action="store_true", help="keep records only; `reproduce sync` can follow")
     _runs_dir(run)
 
@@ -269,6 +287,17 @@ def _machine(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
     add("--threads", type=int, help="CPU threads; results repeat to the bit at equal numbers")
     add("--data-dir", help="where data files are looked for first (also: LIT_GEN_DATA)")
+
+
+def _many(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--workers", type=int, help="runs at a time, over Ray; they share cores and GPUs")
+    add(
+        "--address",
+        help="of a Ray cluster to run on, such as auto, ray://HOST:10001 or HOST:6379 "
+        "(default: Ray on this machine)",
+    )
+    add("--gpus-per-run", type=float, help="such as 0.25 (default: GPUs shared by the workers)")
 
 
 def _runs_dir(parser: argparse.ArgumentParser) -> None:

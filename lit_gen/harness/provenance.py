@@ -30,10 +30,10 @@ class Stretch:
     Known at its start: code, packages, machine, and how far its results repeat. Measured as it goes
     on, so that a stretch that is killed has its cost too: steps; seconds of wall and CPU time; peak
     memory of the process and on the GPU in MB; energy in joules, of all that ran on the processor
-    and the GPU meanwhile.
+    and the GPU meanwhile. Of several `processes`, time and memory are the first one's.
     """
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, processes: int = 1) -> None:
         self.began, self.cpu, self.first_step = time.monotonic(), time.process_time(), 0
         self.on_gpu = device not in ("cpu", "mps")
         self.meters = [*_rapl(), *(_nvidia() if self.on_gpu else [])]
@@ -54,6 +54,7 @@ class Stretch:
             "memory_mb": _memory(),
             "device": device,
             "threads": threads,
+            **({"processes": processes} if processes > 1 else {}),
             "determinism": determinism(device),
         }
         if self.on_gpu:

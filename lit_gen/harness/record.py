@@ -64,7 +64,7 @@ class Record:
 
     @property
     def hours(self) -> float:
-        """Wall time of all stretches."""
+        """Wall time of all stretches; of runs trained as one computation, each one's part."""
         return sum(s.get("wall_s") or 0 for s in self.provenance.get("segments", [])) / 3600
 
     @property

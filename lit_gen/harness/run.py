@@ -9,22 +9,27 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
     data.state_dict                  the order of the data and the position in it
+    model.compilable                 names of its methods that --compile compiles: functions of
+                                     tensors and weights, which do nothing else
+    data.share(rank, size)           what several devices need (DDP): from then on this process gets
+                                     examples rank, rank + size, ... of every batch. A model whose
+                                     loss couples examples uses lit_gen.nn.distributed, and logs
+                                     what it measures with sync_dist=True
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import inspect
 import io
 import logging
 import os
-import random
 import re
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +38,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from PIL import Image
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_gen.harness import provenance
 from lit_gen.harness.record import (
@@ -51,10 +57,10 @@ from lit_gen.harness.record import (
 )
 from lit_gen.harness.schema import LARGEST_NUMBER
 from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
+from lit_gen.harness.team import ALONE, Team
 from lit_gen.harness.verdicts import certificate
+from lit_gen.harness.watch import Diverged, Stopped, Watch, WholeFiles, draw, random_state
 
-GRIDS = Path(SAMPLES).stem  # the folder of samples drawn while training
-CHECKPOINT_EVERY = 60.0  # seconds; an epoch's end always has one
 # arguments of the Trainer that the harness sets itself, or that are about the machine
 OWNED = {
     "callbacks", "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
@@ -64,17 +70,16 @@ OWNED = {
 }  # fmt: skip
 
 
-class Stopped(BaseException):
-    """Raised between two steps, after a checkpoint, to leave Lightning's loops."""
-
-
-class Diverged(Exception):
-    """A loss is not finite."""
+class InUse(UserError):
+    """Another process holds the run directory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """reproduction x setting x protocol x seed, with whatever the user changed about it."""
+    """reproduction x setting x protocol x seed, with whatever the user changed about it.
+
+    `compiled` is about the machine, as its device is: the record is that of the same run.
+    """
 
     spec: Spec
     setting: str
@@ -82,6 +87,13 @@ class Run:
     seed: Seed
     overrides: dict[str, Any]
     smoke: bool = False
+    compiled: bool = False
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Everything but the specification, for another process that has it, too."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if name != "spec"}
 
     def parser(self) -> ArgumentParser:
         parser = ArgumentParser(exit_on_error=False)
@@ -115,11 +127,13 @@ class Run:
         device: str,
         data_dir: str | None = None,
         callback: pl.Callback | None = None,
+        team: Team = ALONE,
     ) -> tuple[pl.LightningModule, pl.LightningDataModule, pl.Trainer]:
         """The model, initialised by the run's seed, its data and a trainer.
 
         Raises:
-            UserError: a value that the classes refuse, or a device that is not there.
+            UserError: a value that the classes refuse, a device that is not there, or a model or
+                data that several processes cannot train together.
         """
         given = {"seed": self.seed.model, "seed_data": self.seed.data, "data_dir": data_dir}
         arguments = config.data.get("init_args") or {}
@@ -130,19 +144,12 @@ class Run:
             with quiet_lightning():
                 pl.seed_everything(self.seed.model, verbose=False)
             objects = parser.instantiate_classes(config)
-            with quiet_lightning():
-                trainer = pl.Trainer(
-                    **objects.trainer,
-                    accelerator=device,
-                    devices=1,
-                    callbacks=callback,
-                    plugins=WholeFiles(),
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_progress_bar=False,
-                    enable_model_summary=False,
-                    num_sanity_val_steps=0,
-                )
+            if self.compiled:
+                _compile(objects.model)
+            if team.size > 1:
+                callback.built = random_state()
+            placed = _together(team, objects.model, objects.data)
+            trainer = make_trainer(objects.trainer, device, callbacks=callback, **placed)
         except Exception as error:  # a class may raise whatever it likes at a value
             text = " ".join(str(error).split())
             raise UserError(
@@ -152,6 +159,74 @@ class Run:
 
     def directory(self, root: Path, record: Record) -> Path:
         return root / self.spec.name / record.name
+
+
+# whatever torchrun or SLURM has started beside it, and whatever Lightning thinks of their variables
+ALONE_HERE = {"devices": 1, "plugins": [WholeFiles(), LightningEnvironment()]}
+
+
+def _compile(model: pl.LightningModule) -> None:
+    """Has torch compile the model's hot functions; on a GPU they become CUDA graphs.
+
+    Random numbers are drawn as without it, so that a run is the same run to rounding.
+    """
+    names = getattr(model, "compilable", ())
+    if not names:
+        raise ValueError(
+            f"{type(model).__name__} names no functions to compile, as in "
+            'compilable = ("loss",). Leave --compile out'
+        )
+    inductor = importlib.import_module("torch._inductor.config")
+    inductor.fallback_random = True
+    mode = "reduce-overhead" if torch.cuda.is_available() else "default"
+    for name in names:
+        setattr(model, name, torch.compile(getattr(model, name), mode=mode))
+
+
+def make_trainer(options: Mapping[str, Any], device: str, **others: Any) -> pl.Trainer:
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            **options,
+            **others,
+            accelerator=device,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    # Lightning's own answer to SIGTERM leaves without a checkpoint, as if done, and talks to other
+    # processes from within the signal handler; ours is in `stop`
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
+
+
+def _together(
+    team: Team, model: pl.LightningModule, data: pl.LightningDataModule
+) -> dict[str, Any]:
+    """The Trainer's arguments for a team, once it is sure that the mathematics stays the same."""
+    if team.size == 1:
+        return ALONE_HERE
+    if not hasattr(data, "share"):
+        raise ValueError(
+            f"{type(data).__name__} gives every process the same batches: it has no method "
+            "share(rank, size). Add it (top of lit_gen/harness/run.py), or use one device"
+        )
+    data.share(team.rank, team.size)
+    for name, layer in model.named_modules():
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, torch.nn.SyncBatchNorm):
+            raise ValueError(
+                f"{name} ({type(layer).__name__}) would normalise each process's share of a batch "
+                "by itself. Use moments of lit_gen.nn.distributed, or one device"
+            )
+    return {
+        "devices": team.local_size,
+        "num_nodes": team.size // team.local_size,
+        # a player's step leaves the other's weights without gradients; buffers are equal already
+        "strategy": DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+        "use_distributed_sampler": False,  # the DataModule shares its batches itself
+        "plugins": [WholeFiles(), TorchElasticEnvironment()],
+    }
 
 
 def _explain(error: Exception, config: dict) -> str:
@@ -228,7 +303,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds the run directory; the lock goes with the process, however that ends.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written.
+        InUse: another process holds it.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +318,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(file, 20).decode() or "?"
-            raise UserError(
+            raise InUse(
                 f"{folder} is in use by process {holder}. "
                 "Wait for it, or run another seed with --seeds."
             ) from None
@@ -252,169 +328,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def random_state() -> dict[str, Any]:
-    """Every random state of the process, in types that a weights-only checkpoint may hold."""
-    _, keys, at, has_gauss, cached = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
-        "python": [version, list(internal), gauss],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
-    keys, at, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), at, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Replaces a checkpoint only by a whole one, on the same disk; Lightning's goes by /tmp."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Path, storage_options: Any = None
-    ) -> None:
-        buffer = io.BytesIO()  # torch turns a file's OSError into one that does not say why
-        torch.save(checkpoint, buffer)
-        partial = Path(path).with_name(f".{Path(path).name}.partial")
-        try:
-            with open(partial, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)  # it may be what fills the disk
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}. The last checkpoint is "
-                "whole: free some space and run the same command again."
-            ) from error
-
-
-class Watch(pl.Callback):
-    """Keeps the record, the checkpoint and the user up to date, and ends the run when it must.
-
-    Args:
-        record: filled as the run goes on.
-        folder: where record and checkpoint are written.
-        stop: returns why the run should stop now, or None.
-        on_step, on_epoch: told the record after each, for progress display and tracking.
-    """
-
-    def __init__(
-        self,
-        record: Record,
-        folder: Path,
-        stop: Callable[[], str | None],
-        on_step: Callable[[Record, int, int], None],
-        on_epoch: Callable[[Record], None],
-    ) -> None:
-        self.record, self.folder, self.stop = record, folder, stop
-        self.on_step, self.on_epoch = on_step, on_epoch
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
-        self.steps = 0
-        self.validated = False
-        self.stretch: provenance.Stretch  # set once the device is known
-        self.random_state: dict[str, Any] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "spec_hash": self.record.spec_hash,
-            "curve": self.record.result.get("curve", {}),
-            "epochs": self.record.epochs,
-            "sums": self.sums,
-            "count": self.count,
-            "steps": self.steps,
-            "random_state": random_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.record.result["curve"] = state["curve"]
-        self.record.epochs, self.record.steps = state["epochs"], state["steps"]
-        self.stretch.first_step = state["steps"]
-        self.sums, self.count, self.steps = state["sums"], state["count"], state["steps"]
-        self.random_state = state["random_state"]
-
-    def setup(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
-        data = trainer.datamodule
-        fingerprint = getattr(data, "fingerprint", None)
-        before = self.record.provenance.setdefault("data", fingerprint)
-        if before != fingerprint:
-            raise UserError(
-                f"{self.folder} was begun on other data files (fingerprint {str(before)[:8]}, now "
-                f"{str(fingerprint)[:8]}). Give the old ones with --data-dir, or move that folder "
-                "away to start anew."
-            )
-        for deviation in getattr(data, "deviations", ()):
-            if deviation not in self.record.deviations:
-                self.record.deviations.append(deviation)
-
-    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.saved = time.monotonic()
-        if self.random_state is not None:  # no hook of Lightning's draws a number after this
-            set_random_state(self.random_state)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        self.steps += 1
-        self.count += 1
-        for name, value in (outputs or {}).items():
-            previous = self.sums.get(name)
-            value = torch.as_tensor(value).detach().cpu().double()  # some devices have no float64
-            self.sums[name] = value if previous is None else previous + value
-        self.record.steps = self.steps
-        if self.sums and not torch.stack(list(self.sums.values())).isfinite().all():
-            names = [name for name, value in self.sums.items() if not value.isfinite()]
-            raise Diverged(f"{', '.join(names)} is not finite at step {self.steps}")
-        self.on_step(self.record, index + 1, trainer.num_training_batches)
-        if index + 1 < trainer.num_training_batches:  # an epoch's last step belongs to its end
-            reason = self.stop()
-            if reason or time.monotonic() - self.saved > CHECKPOINT_EVERY:
-                self.save(trainer)
-            if reason:
-                raise Stopped(reason)
-
-    def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.validated = True
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        row = {name: float(value) / self.count for name, value in self.sums.items()}
-        if self.validated:  # Lightning keeps the values of an earlier epoch otherwise
-            row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.validated = False
-        for name, value in row.items():
-            if not abs(value) <= LARGEST_NUMBER:
-                raise Diverged(f"{name} is {value} after epoch {self.record.epochs + 1}")
-        self.sums, self.count = {}, 0
-        self.record.epochs += 1
-        columns = self.record.result.setdefault("curve", {})
-        for name in dict.fromkeys([*columns, *sorted(row)]):
-            column = columns.setdefault(name, [None] * (self.record.epochs - 1))
-            column.append(float(f"{row[name]:.7g}") if name in row else None)
-        if shown(self.record.epochs, trainer.max_epochs) and hasattr(model, "sample"):
-            drawn = draw(model)  # before the checkpoint: who goes on from it has these samples
-            write_atomically(self.folder / GRIDS / f"epoch_{self.record.epochs:04d}.png", drawn)
-        self.save(trainer)
-        self.on_epoch(self.record)
-        if self.record.epochs < trainer.max_epochs and (reason := self.stop()):
-            raise Stopped(reason)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        self.record.result.setdefault("curve", {})
-        trainer.save_checkpoint(self.folder / CHECKPOINT)
-        self.stretch.measure(self.steps)
-        write(self.folder / RECORD, self.record)
-        self.saved = time.monotonic()
 
 
 def execute(
@@ -429,6 +342,7 @@ def execute(
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_end: Callable[[Record, Path], None] = lambda record, folder: None,
     plan: dict[str, int] | None = None,
+    team: Team = ALONE,
 ) -> Record:
     """Trains, or goes on training, one run, and leaves its record however it ends.
 
@@ -442,6 +356,7 @@ def execute(
         on_start, on_step, on_epoch, on_end: told how it goes; of a run that was finished before,
             only its end.
         plan: kept in the record's provenance, see `sequential`.
+        team: the processes that train it together; this one leads them.
 
     Returns:
         The record: finished, stopped, crashed or diverged.
@@ -449,10 +364,66 @@ def execute(
     Raises:
         UserError: what the user can mend: arguments, data, a run directory in use.
     """
+    with opened(run, root, plan) as this:
+        record, folder, config = this.record, this.folder, this.config
+        if this.over:
+            on_end(record, folder)
+            return record
+        set_up(config, threads)
+        watch = Watch(record, folder, stop, on_step, on_epoch, team)
+        model, data, trainer = run.build(this.parser, config, device, data_dir, watch, team)
+        data.prepare_data()  # Lightning would too, but turns Ctrl-C in a download into a crash
+        stretch = provenance.Stretch(device_name(trainer), torch.get_num_threads(), team.size)
+        if run.compiled:
+            stretch.facts["compiled"] = True
+        record.provenance.setdefault("segments", []).append(stretch.facts)
+        watch.stretch = stretch
+        if this.checkpoint is None:
+            write(folder / RECORD, record)
+        on_start(record, folder)
+        word = {"run": run.chosen, "spec_hash": record.spec_hash}
+        team.tell(word | {"folder": str(folder), "checkpoint": this.checkpoint})
+        try:
+            team.wait_for_answers()
+            with quiet_lightning():
+                with team.training():
+                    fit(trainer, model, data, this.checkpoint)
+                if team.size > 1:  # predictions in their order need one process, as samples do
+                    data.share(0, 1)
+                    trainer = make_trainer(config.trainer, device, **ALONE_HERE)
+                finish(this, trainer, model, data)
+        except BaseException as error:
+            settle(this, error, team)
+        stretch.measure(record.steps)
+        write(folder / RECORD, record)
+        on_end(record, folder)
+        return record
+
+
+@dataclass
+class Opened:
+    """A run whose directory is ours: its record so far, and what it goes on from."""
+
+    run: Run
+    parser: ArgumentParser
+    config: Namespace
+    record: Record
+    folder: Path
+    checkpoint: str | None = None
+    over: bool = False  # finished or diverged before
+
+
+@contextlib.contextmanager
+def opened(run: Run, root: Path, plan: dict[str, int] | None = None) -> Iterator[Opened]:
+    """Holds a run's directory.
+
+    Raises:
+        UserError: it is in use, or holds a run of another specification.
+    """
     parser, config = run.resolve()
-    resolved = config.as_dict()
-    record = new_record(run, resolved)
+    record = new_record(run, config.as_dict())
     folder = run.directory(root, record)
+    this = Opened(run, parser, config, record, folder)
     with locked(folder):
         if (folder / RECORD).is_file():
             previous = read(folder / RECORD)
@@ -463,55 +434,96 @@ def execute(
                     "Move that folder away to start anew, or give the old values to go on with it."
                 )
             if previous.status in ("finished", "diverged"):
-                on_end(previous, folder)
-                return previous
+                this.record, this.over = previous, True
+                yield this
+                return
             record.provenance = previous.provenance
-        checkpoint = _readable(folder / CHECKPOINT, record.spec_hash)
-        if checkpoint is None:
+        this.checkpoint = _readable(folder / CHECKPOINT, record.spec_hash)
+        if this.checkpoint is None:
             record.provenance = {}
         if plan:
             record.provenance.setdefault("plan", plan)
-        if threads:
-            torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(config.matmul_precision)
-        watch = Watch(record, folder, stop, on_step, on_epoch)
-        model, data, trainer = run.build(parser, config, device, data_dir, watch)
-        data.prepare_data()  # Lightning would too, but turns Ctrl-C in a download into a crash
-        stretch = provenance.Stretch(_device_name(trainer), torch.get_num_threads())
-        record.provenance.setdefault("segments", []).append(stretch.facts)
-        watch.stretch = stretch
-        if checkpoint is None:
-            write(folder / RECORD, record)
-        on_start(record, folder)
+        yield this
+
+
+def settle(this: Opened, error: BaseException, team: Team = ALONE) -> None:
+    """Writes what ended the training into the record. A crashed run is a record too.
+
+    Raises:
+        UserError: it is the user's to mend, or the data's.
+        BaseException: it is about this process, not about the run.
+    """
+    record = this.record
+    if isinstance(error, Stopped):
+        record.status = "stopped"
+        record.error = {"type": "Stopped", "message": str(error)}
+        return
+    if not isinstance(error, Exception):
+        raise error
+    refused = isinstance(error, MisconfigurationException) and not record.steps
+    if refused or getattr(error, "exit_status", None) == 2:
+        if this.checkpoint is None and not record.steps:  # nothing has ever been run
+            (this.folder / RECORD).unlink(missing_ok=True)
+        if not refused:
+            raise error
+        text = " ".join(str(error).split())
+        raise UserError(f"{this.run.spec.name} cannot be trained like this: {text}") from error
+    record.status = "diverged" if isinstance(error, Diverged) else "crashed"
+    theirs = None if record.status == "diverged" else team.blame()
+    record.error = {
+        "type": type(error).__name__,
+        "message": "; ".join(filter(None, [str(error), theirs])),
+        "step": record.steps,
+        "traceback": "".join(traceback.format_exception(error)).splitlines()[-12:],
+    }
+
+
+def follow(
+    spec: Spec,
+    team: Team,
+    stop: Callable[[], str | None],
+    device: str,
+    threads: int | None,
+    data_dir: str | None,
+) -> None:
+    """Trains what the leader's `execute` trains, until there is nothing left; writes nothing."""
+    while (word := team.hear()) is not None:
         try:
-            with quiet_lightning():
-                trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-                _finish(record, folder, trainer, model, data)
-            record.result["metric_ids"] = certificate.ids(run.spec, record.result["metrics"])
-            record.status = "finished"
-        except Stopped as reason:
-            record.status = "stopped"
-            record.error = {"type": "Stopped", "message": str(reason)}
-        except Exception as error:  # a crashed run is a record too
-            refused = isinstance(error, MisconfigurationException) and not record.steps
-            if refused or getattr(error, "exit_status", None) == 2:  # the user's, or the data's
-                if checkpoint is None and not record.steps:  # nothing has ever been run
-                    (folder / RECORD).unlink(missing_ok=True)
-                if not refused:
-                    raise
-                text = " ".join(str(error).split())
-                raise UserError(f"{run.spec.name} cannot be trained like this: {text}") from error
-            record.status = "diverged" if isinstance(error, Diverged) else "crashed"
-            record.error = {
-                "type": type(error).__name__,
-                "message": str(error),
-                "step": record.steps,
-                "traceback": traceback.format_exc().splitlines()[-12:],
-            }
-        stretch.measure(record.steps)
-        write(folder / RECORD, record)
-        on_end(record, folder)
-        return record
+            run = Run(spec, **word["run"] | {"seed": Seed(*word["run"]["seed"])})
+            parser, config = run.resolve()
+            record = new_record(run, config.as_dict())
+            if record.spec_hash != word["spec_hash"]:
+                raise UserError("it has other files or another command than the first process.")
+            if word["checkpoint"] and not Path(word["checkpoint"]).is_file():
+                raise UserError(f"it does not see {word['checkpoint']}: share that folder.")
+            set_up(config, threads)
+            watch = Watch(record, Path(word["folder"]), stop, *[lambda *_: None] * 2, team)
+            model, data, trainer = run.build(parser, config, device, data_dir, watch, team)
+            data.prepare_data()
+        except Exception as error:
+            team.answer(error)
+            continue
+        team.answer()
+        with contextlib.suppress(Stopped, Exception), quiet_lightning(), team.training():
+            fit(trainer, model, data, word["checkpoint"])
+
+
+def fit(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: pl.LightningDataModule,
+    checkpoint: str | None,
+) -> None:
+    """Trains, from a checkpoint if there is one."""
+    if checkpoint:  # Lightning would load float64 weights into float32 ones, and convert those
+        trainer.precision_plugin.convert_module(model)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+def set_up(config: Namespace, threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(config.matmul_precision)
 
 
 def _readable(checkpoint: Path, spec_hash: str) -> str | None:
@@ -538,14 +550,11 @@ def _readable(checkpoint: Path, spec_hash: str) -> str | None:
     return str(checkpoint)
 
 
-def _finish(
-    record: Record,
-    folder: Path,
-    trainer: pl.Trainer,
-    model: pl.LightningModule,
-    data: pl.LightningDataModule,
+def finish(
+    this: Opened, trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:
     """What a finished run leaves: metrics, predictions, samples."""
+    record, folder = this.record, this.folder
     if is_overridden("test_step", model):
         trainer.test(model, datamodule=data, verbose=False)
     tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -562,40 +571,8 @@ def _finish(
         write_atomically(folder / PREDICTIONS, buffer.getvalue())
     if hasattr(model, "sample"):
         write_atomically(folder / SAMPLES, draw(model))
-
-
-def shown(epoch: int, last: int) -> bool:
-    """Whether samples are drawn after that epoch: 1, 2, 5, 10, 20, 50, 100, ... and the last."""
-    return epoch == last or str(epoch).rstrip("0") in ("1", "2", "5")
-
-
-def draw(model: pl.LightningModule) -> bytes:
-    """A grid of 100 samples. Training goes on as if none had been drawn: random states, modes and
-    buffers, such as a batch normalisation's averages, are put back."""
-    state = random_state()
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            return grid(model.sample(100).cpu().numpy())
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        set_random_state(state)
-
-
-def grid(images: np.ndarray, columns: int = 10) -> bytes:
-    """Images (N, C, H, W) in [0, 1], N a multiple of `columns`, side by side as a PNG."""
-    n, c, h, w = images.shape
-    rows = images.reshape(n // columns, columns, c, h, w).transpose(0, 3, 1, 4, 2)
-    pixels = (rows.reshape(n // columns * h, columns * w, c) * 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-    return buffer.getvalue()
+    record.result["metric_ids"] = certificate.ids(this.run.spec, record.result["metrics"])
+    record.status = "finished"
 
 
 @contextlib.contextmanager
@@ -614,7 +591,7 @@ def quiet_lightning() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _device_name(trainer: pl.Trainer) -> str:
+def device_name(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

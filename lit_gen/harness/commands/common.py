@@ -68,6 +68,13 @@ def verdicts_of(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict |
     return store.judge(spec, list(store.runs(spec, runs_dir)), cells)
 
 
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun or SLURM started."""
+    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1))) < 2:
+        return True
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def leave(status: int) -> None:
     """Ends the command, as a signal asks."""
     warn("Interrupted.")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Iterable
@@ -21,7 +22,10 @@ from lit_gen.harness.record import Record
 from lit_gen.harness.spec import Spec, UserError, find, nearest, parse_seeds
 
 if TYPE_CHECKING:
+    from lit_gen.harness.cluster import Crew
     from lit_gen.harness.run import Run
+    from lit_gen.harness.spec import Seed
+    from lit_gen.harness.team import Team
     from lit_gen.harness.verdicts.curves import Progress
     from lit_gen.harness.verdicts.sequential import Plan
     from lit_gen.harness.verdicts.verdict import Verdict
@@ -42,14 +46,57 @@ def do_run(options: argparse.Namespace) -> int:
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: give 1 or more.")
 
-    from lit_gen.harness import store
-    from lit_gen.harness.reports.progress import Display
+    if options.devices is not None and options.devices < 1:
+        raise UserError(f"--devices {options.devices}: give 1 or more.")
+
+    if options.replicas is not None:
+        _check_replicas(options)
+    options.crew = _crew(options)
+
+    # what torch's C++ half advises about processes and sockets is not for the users of a command
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+    from lit_gen.harness.team import joined
+
+    with joined(options.devices, options.words, options.threads, options.device) as team:
+        if team.leader:
+            return _lead(options, spec, settings, protocols, seeds, budget, team)
+        return _follow(options, spec, team)
+
+
+def _follow(options: argparse.Namespace, spec: Spec, team: "Team") -> int:
+    """One of the processes that train what the leader says."""
+    from lit_gen.harness.run import follow
+
+    with signals() as received:
+        received.patient = True
+
+        def stop() -> str | None:
+            return received[0] if received else None
+
+        follow(spec, team, stop, options.device, options.threads, options.data_dir)
+    return 0
+
+
+def _lead(
+    options: argparse.Namespace,
+    spec: Spec,
+    settings: list[str],
+    protocols: list[str],
+    seeds: "list[Seed]",
+    budget: float | None,
+    team: "Team",
+) -> int:
+    from lit_gen.harness import fleet, store
+    from lit_gen.harness.replicas import execute_together
+    from lit_gen.harness.reports.fleet import FleetDisplay
+    from lit_gen.harness.reports.progress import DRAW_EVERY, Display
     from lit_gen.harness.run import Run, execute
     from lit_gen.harness.verdicts import curves
 
     console = new_console()
     runs = [
-        Run(spec, setting, protocol, seed, options.overrides, options.smoke)
+        Run(spec, setting, protocol, seed, options.overrides, options.smoke, options.compile)
         for setting in settings
         for protocol in protocols
         for seed in seeds
@@ -58,7 +105,15 @@ def do_run(options: argparse.Namespace) -> int:
         run.resolve()  # the user's mistakes come before anything is prepared
     plan = _plan(options, spec, runs, console) if options.until else None
     planned = len(runs)
-    display = Display(console, len(runs), budget)
+    crew: Crew | None = options.crew
+    if crew or options.replicas:
+        tasks = fleet.prepare(runs, options.runs_dir, options.data_dir)
+        planned = len(tasks)
+        display = FleetDisplay(
+            console, [t.record for t in tasks], [c.metric for c in spec.claims], budget
+        )
+    else:
+        display = Display(console, len(runs), budget)
     tracker = _tracker(options, console)
     deadline = time.monotonic() + budget if budget else None
     records: list[Record] = []
@@ -71,6 +126,7 @@ def do_run(options: argparse.Namespace) -> int:
             spent = deadline is not None and time.monotonic() > deadline
             return f"the budget of {options.budget} is spent" if spent else None
 
+        drawn = [0.0]  # when
         stored: list[Record] = []  # as they were when the run began
 
         def progress(record: Record) -> "list[Progress]":
@@ -93,11 +149,15 @@ def do_run(options: argparse.Namespace) -> int:
         def on_step(record: Record, step: int, steps: int) -> None:
             received.patient = True
             display.step(record, step, steps)
+            if options.replicas and time.monotonic() - drawn[0] > DRAW_EVERY:
+                drawn[0] = time.monotonic()
+                display.tick(options.replicas)
 
         def on_epoch(record: Record) -> None:
             display.epoch(record)
             if tracker.wanted:
-                tracker.push(record, display.folder, progress(record))
+                folder = options.runs_dir / spec.name / record.name
+                tracker.push(record, folder, progress(record))
 
         def on_end(record: Record, folder: Path) -> None:
             display.end(record, folder)
@@ -105,11 +165,20 @@ def do_run(options: argparse.Namespace) -> int:
                 tracker.push(record, folder, verdicts_of(spec, options.runs_dir, [record.cell]))
 
         leave.callback(display.close)
-        for run in runs:
+        callbacks = (on_start, on_step, on_epoch, on_end)
+        if crew:
+            where = (options.runs_dir, crew, options.data_dir)
+            records = fleet.train(tasks, *where, stop, *callbacks, show=display)
+            display.close()
+        elif options.replicas:
+            where = (options.runs_dir, options.device, options.threads, options.data_dir)
+            several = [task.run for task in tasks]
+            records = execute_together(several, options.replicas, *where, stop, *callbacks)
+            display.close()
+        for run in [] if crew or options.replicas else runs:
             if plan and _decided(options, spec, runs, run, plan, console):
                 planned = len(records)
                 break
-            callbacks = (on_start, on_step, on_epoch, on_end)
             records.append(
                 execute(
                     run,
@@ -120,15 +189,60 @@ def do_run(options: argparse.Namespace) -> int:
                     stop,
                     *callbacks,
                     plan=plan and dataclasses.asdict(plan),
+                    team=team,
                 )
             )
-            if stop():
-                break
+            if stop() or (team.size > 1 and records[-1].status == "crashed"):
+                break  # after a crash, another process may be lost
         _conclude(console, spec, options, planned, records)
         tracker.close(timeout=10 if received else 60)
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
-    return int(any(r.status in ("crashed", "diverged") for r in records))
+    return int(any(r.status in ("crashed", "diverged", "running") for r in records))  # or lost
+
+
+def _check_replicas(options: argparse.Namespace) -> None:
+    if options.replicas < 1:
+        raise UserError(f"--replicas {options.replicas}: give 1 or more.")
+    others = {
+        "--workers": options.workers or options.address,
+        "--devices": options.devices not in (None, 1) or int(os.environ.get("WORLD_SIZE", 1)) > 1,
+        "--until decided": options.until,
+        "--compile": options.compile,
+    }
+    for flag in (flag for flag, given in others.items() if given):
+        raise UserError(f"--replicas trains runs in one process: leave out {flag}, or --replicas.")
+
+
+def _crew(options: argparse.Namespace) -> "Crew | None":
+    """Who trains several runs at a time; None if they are trained one by one, here."""
+    workers, address, gpus = options.workers, options.address, options.gpus_per_run
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: give 1 or more.")
+    if gpus is not None and not 1e-4 <= gpus <= 1:
+        raise UserError(f"--gpus-per-run {gpus:g}: a run has one GPU or a part of it, as in 0.25.")
+    if workers in (None, 1) and not address:
+        if gpus is not None:
+            raise UserError("--gpus-per-run is about several runs at a time: add --workers 4.")
+        return None
+    if options.until:
+        raise UserError(
+            "--until decided takes seeds one by one: leave out --workers and --address, or --until."
+        )
+    if options.devices not in (None, 1) or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            "One run on several devices, or several runs at a time: give --devices or --workers."
+        )
+
+    from lit_gen.harness.cluster import Crew, has_ray
+
+    if has_ray():
+        return Crew(workers, options.threads, gpus, address, options.device)
+    missing = "Ray is not installed (pip install 'lit-gen[cluster]')"
+    if address:
+        raise UserError(f"{missing}; --address needs it.")
+    warn(f"{missing}: the runs are trained one by one.")
+    return None
 
 
 def _cell(options: argparse.Namespace, spec: Spec, run: "Run") -> list[tuple[Record, Path]]:

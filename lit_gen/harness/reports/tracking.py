@@ -99,7 +99,8 @@ def upload(
     known = {} if known is None else known
     segments = _segments(record)
     began, last = _milliseconds(segments[0]["started"]), segments[-1]
-    end = _milliseconds(last["started"]) + int(1000 * last.get("wall_s", 0))
+    seconds = last.get("wall_s", 0) * last.get("replicas", 1)  # each replica's part, times all
+    end = _milliseconds(last["started"]) + int(1000 * seconds)
     cell = _Cell(record)
     place = (record.setting, record.protocol)
     said = [one for one in said if (one.claim.setting, one.protocol) == place]

@@ -1,0 +1,433 @@
+"""Several runs trained as one batched computation, each with the record that it has alone.
+
+Runs of the same model and trainer that are at the same step go together; they may differ in seed
+and data. What their classes offer for it:
+
+    Model.together(models, streams)  one LightningModule of K models, left as they are: its weights
+                                     are theirs, stacked, model k draws from the generator
+                                     streams[k], training_step returns (K,) numbers, and numbers
+                                     are logged as replica_k/NAME
+    Data.together(data)              one DataModule of K: state_dict is {"replicas": [...]}
+
+Checkpoints are written and read as those of separate runs, so a run may be begun with others and go
+on alone, and the other way round.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lit_gen.harness import provenance
+from lit_gen.harness.record import CHECKPOINT, RECORD, Record, write
+from lit_gen.harness.run import (
+    Opened,
+    Run,
+    device_name,
+    finish,
+    fit,
+    make_trainer,
+    opened,
+    quiet_lightning,
+    set_up,
+    settle,
+)
+from lit_gen.harness.spec import UserError
+from lit_gen.harness.watch import (
+    CHECKPOINT_EVERY,
+    CHECKPOINT_SHARE,
+    LOOK_EVERY,
+    Diverged,
+    Stopped,
+    Watch,
+    WholeFiles,
+    random_state,
+    set_random_state,
+    shown,
+)
+
+SHARED = ("wall_s", "cpu_s", "energy_j")  # of a stretch of training
+
+
+def execute_together(
+    runs: Sequence[Run],
+    size: int,
+    root: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    data_dir: str | None = None,
+    stop: Callable[[], str | None] = lambda: None,
+    on_start: Callable[[Record, Path], None] = lambda record, folder: None,
+    on_step: Callable[[Record, int, int], None] = lambda record, step, steps: None,
+    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_end: Callable[[Record, Path], None] = lambda record, folder: None,
+) -> list[Record]:
+    """Trains runs, at most `size` at a time, as `run.execute` trains one.
+
+    Returns:
+        The records of those that were begun or had ended before, in the order of `runs`.
+
+    Raises:
+        UserError: what the user can mend, such as a model that cannot be trained like this.
+    """
+    begun: dict[str, Record] = {}
+    with contextlib.ExitStack() as held:
+        groups: dict[str, list[Opened]] = {}
+        for run in runs:
+            this = held.enter_context(opened(run, root))
+            if this.over:
+                begun[this.record.name] = this.record
+                on_end(this.record, this.folder)
+            else:
+                groups.setdefault(_alike(this), []).append(this)
+        for group in groups.values():
+            for start in range(0, len(group), size):
+                if stop():
+                    break
+                part = group[start : start + size]
+                begun |= {this.record.name: this.record for this in part}
+                _train(part, device, threads, data_dir, stop, on_start, on_step, on_epoch, on_end)
+        names = [this.record.name for group in groups.values() for this in group]
+    return [begun[name] for name in dict.fromkeys([*begun, *names]) if name in begun]
+
+
+def _alike(this: Opened) -> str:
+    """Equal for runs that can be one computation."""
+    steps = 0
+    if this.checkpoint:
+        content = torch.load(this.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        steps = content["callbacks"]["Watch"]["steps"]
+    config = this.record.config
+    parts = [config["model"], config["trainer"], config["matmul_precision"]]
+    return json.dumps([*parts, config["data"]["class_path"], steps], sort_keys=True, default=str)
+
+
+def _train(
+    group: list[Opened],
+    device: str,
+    threads: int | None,
+    data_dir: str | None,
+    stop: Callable[[], str | None],
+    on_start: Callable[[Record, Path], None],
+    on_step: Callable[[Record, int, int], None],
+    on_epoch: Callable[[Record], None],
+    on_end: Callable[[Record, Path], None],
+) -> None:
+    first = group[0]
+    set_up(first.config, threads)
+    models, data, states = [], [], []
+    for this in group:
+        model, its_data, trainer = this.run.build(this.parser, this.config, device, data_dir)
+        models.append(model)
+        data.append(its_data)
+        states.append(random_state())
+    place = trainer.strategy.root_device
+    streams = [_stream(state, place) for state in states]
+    for part in (models[0], data[0]):
+        if not hasattr(part, "together"):
+            raise UserError(
+                f"{type(part).__name__} has no method `together`, so its runs cannot be one "
+                "computation. Leave --replicas out."
+            )
+    try:
+        model, whole = type(models[0]).together(models, streams), type(data[0]).together(data)
+    except ValueError as error:
+        raise UserError(f"These runs cannot be one computation: {error}.") from error
+    whole.prepare_data()
+    stretch = provenance.Stretch(device_name(trainer), torch.get_num_threads())
+    watches = [Watch(this.record, this.folder, stop, on_step, on_epoch) for this in group]
+    replicas = _Replicas(group, watches, models, states, streams, stretch, stop, on_end)
+    files = _Apart(replicas, type(data[0]).__qualname__, type(whole).__qualname__)
+    options = {"devices": 1, "callbacks": replicas, "plugins": files}
+    for this in group:
+        this.record.provenance.setdefault("segments", []).append({})
+        replicas.account(this.record)
+        if this.checkpoint is None:
+            write(this.folder / RECORD, this.record)
+        on_start(this.record, this.folder)
+    trainer = make_trainer(first.config.trainer, device, **options)
+    try:
+        with quiet_lightning():
+            fit(trainer, model, whole, first.checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{len(group)} replicas do not fit into the GPU's memory. Run the same command with a "
+            f"smaller number, such as --replicas {max(1, len(group) // 2)}."
+        ) from error
+    except BaseException as error:
+        replicas.end(error)
+        return
+    for k in list(replicas.alive):
+        this = group[k]
+        set_random_state(replicas.random_state(k))
+        alone = make_trainer(first.config.trainer, device, devices=1)
+        try:
+            with quiet_lightning():
+                finish(this, alone, replicas.part(k, model), data[k])
+        except BaseException as error:
+            settle(this, error)
+        replicas.close(k)
+
+
+def _stream(state: dict[str, Any], device: torch.device) -> torch.Generator:
+    """The random numbers of a run that is alone on that device, from that state on."""
+    name = "torch" if device.type == "cpu" else device.type
+    if state.get(name) is None:
+        raise UserError(f"--replicas cannot give each run its numbers on {name}. Use cpu or cuda.")
+    generator = torch.Generator(device)
+    generator.set_state(state[name])
+    return generator
+
+
+class _Replicas(pl.Callback):
+    """What `Watch` does for a run alone, for each of K whose steps are one."""
+
+    state_key = "Watch"
+
+    def __init__(
+        self,
+        group: list[Opened],
+        watches: list[Watch],
+        models: list[pl.LightningModule],
+        states: list[dict[str, Any]],
+        streams: list[torch.Generator],
+        stretch: provenance.Stretch,
+        stop: Callable[[], str | None],
+        on_end: Callable[[Record, Path], None],
+    ) -> None:
+        self.group, self.watches, self.models = group, watches, models
+        self.states, self.streams, self.stretch = states, streams, stretch
+        self.stop, self.on_end = stop, on_end
+        self.alive = list(range(len(group)))
+        self.sums: dict[str, torch.Tensor] = {}  # (K,)
+        self.steps = self.count = self.next_look = 0
+        self.validated = False
+        self.cost = 0.0
+
+    # --- the state of each run
+
+    def random_state(self, k: int) -> dict[str, Any]:
+        device = self.streams[k].device.type
+        drawn = {"torch" if device == "cpu" else device: self.streams[k].get_state()}
+        return self.states[k] | drawn
+
+    def part(self, k: int, model: pl.LightningModule) -> pl.LightningModule:
+        """Model k with its weights as they are now."""
+        weights = {name: value[k] for name, value in model.state_dict().items()}
+        self.models[k].load_state_dict(weights)
+        return self.models[k].to(model.device)
+
+    def deliver(self) -> None:
+        """Gives each run its share of what was added up."""
+        sums = {name: value.cpu() for name, value in self.sums.items()}
+        for k in self.alive:
+            watch = self.watches[k]
+            watch.sums = {name: value[k] for name, value in sums.items()}
+            watch.steps, watch.count, watch.record.steps = self.steps, self.count, self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "replicas": [
+                watch.state_dict() | {"random_state": self.random_state(k)}
+                for k, watch in enumerate(self.watches)
+            ]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for k, (watch, one) in enumerate(zip(self.watches, state["replicas"], strict=True)):
+            watch.load_state_dict(one)
+            self.states[k] = one["random_state"]
+        self.steps, self.count = watch.steps, watch.count
+        self.stretch.first_step = watch.steps
+        columns = [watch.sums for watch in self.watches]
+        self.sums = {name: torch.stack([sums[name] for sums in columns]) for name in columns[0]}
+
+    def account(self, record: Record) -> None:
+        """Brings the cost in the record up to date: a K-th of that of all."""
+        facts, size = self.stretch.facts, len(self.group)
+        parts = {key: round(facts[key] / size, 1) for key in SHARED if key in facts}
+        record.provenance["segments"][-1] = facts | parts | {"replicas": size}
+
+    # --- what Lightning calls
+
+    def setup(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
+        for watch in self.watches:
+            watch.setup(trainer, model, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        for k, stream in enumerate(self.streams):
+            stream.set_state(_stream(self.states[k], stream.device).get_state())
+        self.saved = time.monotonic()
+        self.looked = self.steps, self.saved
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.steps += 1
+        self.count += 1
+        for name, value in (outputs or {}).items():
+            previous = self.sums.get(name, torch.zeros(len(self.group), dtype=torch.float64))
+            self.sums[name] = previous.to(value.device) + value.detach()
+        last = index + 1 == trainer.num_training_batches
+        if self.steps < self.next_look and not last:
+            return
+        reason, due = self.look()
+        for k in self.alive:
+            self.watches[k].record.steps = self.steps
+            self.watches[k].on_step(self.group[k].record, index + 1, trainer.num_training_batches)
+        if not last and (reason or due):
+            self.save(trainer)
+        if not last and reason:
+            raise Stopped(reason)
+
+    def look(self) -> tuple[str | None, bool]:
+        """Why to stop now, and whether a checkpoint is due. A run that diverged leaves."""
+        if self.sums:
+            finite = torch.stack(list(self.sums.values())).isfinite().all(0).tolist()
+            for k in [k for k in self.alive if not finite[k]]:
+                names = [name for name, value in self.sums.items() if not value[k].isfinite()]
+                text = f"{', '.join(names)} is not finite at step {self.steps}"
+                self.group[k].record.steps = self.steps
+                self.fail(k, Diverged(text))
+        now = time.monotonic()
+        steps, before = self.looked
+        pace = int((self.steps - steps) / max(now - before, 1e-9) * LOOK_EVERY)
+        self.looked = self.steps, now
+        self.next_look = self.steps + max(1, pace)
+        reason = self.stop() if self.alive else "every run diverged"
+        return reason, now - self.saved > CHECKPOINT_EVERY
+
+    def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.deliver()
+        measured: list[dict[str, Any]] = [{} for _ in self.group]
+        for name, value in trainer.callback_metrics.items() if self.validated else ():
+            replica, _, key = name.partition("/")
+            measured[int(replica.removeprefix("replica_"))][key] = value
+        self.validated = False
+        for k in list(self.alive):
+            try:
+                self.watches[k].close_epoch(measured[k])
+            except Diverged as error:
+                self.fail(k, error)
+        self.sums, self.count = {}, 0
+        epochs = trainer.current_epoch + 1
+        for k in self.alive:
+            if shown(epochs, trainer.max_epochs):
+                self.watches[k].sample(self.part(k, model))
+            self.watches[k].on_epoch(self.group[k].record)
+        last = epochs == trainer.max_epochs
+        reason = None if last else self.look()[0]
+        if reason or last or time.monotonic() - self.saved > self.cost / CHECKPOINT_SHARE:
+            self.save(trainer)
+        if reason:
+            raise Stopped(reason)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """A checkpoint and a record for each run."""
+        began = time.monotonic()
+        self.deliver()
+        trainer.save_checkpoint(self.group[0].folder / CHECKPOINT)
+        self.stretch.measure(self.steps)
+        for k in self.alive:
+            self.account(self.group[k].record)
+            write(self.group[k].folder / RECORD, self.group[k].record)
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    # --- how a run ends
+
+    def fail(self, k: int, error: Exception) -> None:
+        settle(self.group[k], error)
+        self.close(k)
+
+    def end(self, error: BaseException) -> None:
+        """Ends every run that is left."""
+        raised = []
+        for k in list(self.alive):
+            try:
+                settle(self.group[k], error)
+            except BaseException as mine:
+                raised.append(mine)
+                continue
+            self.close(k)
+        if raised:
+            raise raised[0]
+
+    def close(self, k: int) -> None:
+        self.alive.remove(k)
+        record, folder = self.group[k].record, self.group[k].folder
+        self.stretch.measure(self.steps)
+        self.account(record)
+        write(folder / RECORD, record)
+        self.on_end(record, folder)
+
+
+class _Apart(WholeFiles):
+    """Keeps the checkpoint of K runs as those of K separate ones.
+
+    Args:
+        replicas: where they are.
+        one, whole: the names under which Lightning keeps the state of one run's data, and of all.
+    """
+
+    def __init__(self, replicas: _Replicas, one: str, whole: str) -> None:
+        super().__init__()
+        self.replicas, self.one, self.whole = replicas, one, whole
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Path, storage_options: Any = None
+    ) -> None:
+        for k in self.replicas.alive:
+            part = {key: value for key, value in checkpoint.items() if key != self.whole}
+            part |= {key: _row(checkpoint[key], k) for key in ("state_dict", "optimizer_states")}
+            part["callbacks"] = {"Watch": checkpoint["callbacks"]["Watch"]["replicas"][k]}
+            if self.whole in checkpoint:
+                part[self.one] = checkpoint[self.whole]["replicas"][k]
+            super().save_checkpoint(part, self.replicas.group[k].folder / CHECKPOINT)
+
+    def load_checkpoint(self, path: Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        files = [this.folder / CHECKPOINT for this in self.replicas.group]
+        parts = [super(_Apart, self).load_checkpoint(file, *args, **kwargs) for file in files]
+        whole = {key: value for key, value in parts[0].items() if key != self.one}
+        for key in ("state_dict", "optimizer_states"):
+            whole[key] = _stack([part[key] for part in parts])
+        watches = [part["callbacks"]["Watch"] for part in parts]
+        whole["callbacks"] = {"Watch": {"replicas": watches}}
+        if self.one in parts[0]:
+            whole[self.whole] = {"replicas": [part[self.one] for part in parts]}
+        return whole
+
+
+def _row(tree: Any, k: int) -> Any:
+    """Row k of every tensor of a nested state; what has no axis, a step count, is shared."""
+    if isinstance(tree, torch.Tensor):
+        return tree[k].clone() if tree.dim() else tree
+    if isinstance(tree, dict):
+        return type(tree)((key, _row(value, k)) for key, value in tree.items())
+    if isinstance(tree, list | tuple):
+        return type(tree)(_row(value, k) for value in tree)
+    return tree
+
+
+def _stack(trees: list[Any]) -> Any:
+    """The nested state whose rows these are; undoes `_row`."""
+    first = trees[0]
+    if isinstance(first, torch.Tensor):
+        return torch.stack(trees)
+    if isinstance(first, dict):
+        shared = {"step"} & first.keys()  # an optimizer's count
+        return {
+            key: first[key] if key in shared else _stack([tree[key] for tree in trees])
+            for key in first
+        }
+    if isinstance(first, list | tuple):
+        return type(first)(_stack(list(parts)) for parts in zip(*trees, strict=True))
+    return first
