@@ -1,0 +1,119 @@
+"""The README's table of benchmarks, made from results/*.json.
+
+python tests/benchmarks/table.py
+"""
+
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import measure
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+STEP = {
+    "bare": "bare PyTorch loop",
+    "suite": "`reproduce`",
+    "dataloader": "DataLoaders, three passes, `.item()`",
+}
+BOLTS = {
+    "bare": "bare PyTorch loop",
+    "dataloader": "bare loop on a DataLoader",
+    "bolts": "lightning-bolts 0.7",
+}
+TITLES = {"dcgan": "DCGAN of lightning-bolts", "vae": "VAE (ResNet-18) of lightning-bolts"}
+
+
+def text() -> str:
+    """What stands between the markers, as the results have it."""
+    step, bolts = (
+        json.loads((measure.RESULTS / f"{name}.json").read_text()) for name in ("step", "bolts")
+    )
+    lines = [
+        "| training step of | as | ms a step | times bare | in CPU time | images/s | peak MB |",
+        "|---|---|---|---|---|---|---|",
+        *rows("improved_gan_mnist_semisup", step["contenders"], STEP),
+    ]
+    for name, of in bolts["models"].items():
+        lines += rows(TITLES[name], of["contenders"], BOLTS)
+        lines.append("| | `reproduce` | not built yet | | | | |")
+    apart = " and ".join(f"{m['check']['apart']:.1g} ({n})" for n, m in bolts["models"].items())
+    losses = " and ".join(f"{v:.4f}" for v in bolts["models"]["vae"]["check"]["test_loss"].values())
+    paragraphs = [
+        "Medians, in brackets the least and the greatest; each round's ratio is taken within that "
+        "round. CPU time says what the work itself costs; where ratios in wall time scatter and "
+        "those in CPU time do not, the machine was busy with other things. An image is one that a "
+        "step reads.",
+        f"First step: {conditions(step)}. {rates(step)}",
+        f"Steps of lightning-bolts: {conditions(bolts)}. Bolts and the bare loop train alike: "
+        f"in float64, three batches from equal weights and noise leave them apart by {apart} of "
+        f"the way that they came, and with {losses} as losses on test images.",
+    ]
+    wrapped = [textwrap.fill(p, 104, break_on_hyphens=False) for p in paragraphs]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(wrapped) + "\n"
+
+
+def rows(title: str, contenders: dict[str, Any], words: dict[str, str]) -> list[str]:
+    found = []
+    for name, of in contenders.items():
+        ratio, cpu = (
+            "1" if name == "bare" else with_range(of[kind], ".2f")
+            for kind in ("ratio", "cpu_ratio")
+        )
+        digits = ".1f" if of["ms"]["median"] < 1000 else ".0f"
+        cells = (words[name], with_range(of["ms"], digits), ratio, cpu, f"{of['images_per_s']:,}")
+        peak = of.get("peak_gpu_memory_mb", of["peak_memory_mb"])
+        first = "| |" if found else f"| {title} |"
+        found.append(f"{first} {' | '.join(cells)} | {peak:,} |")
+    return found
+
+
+def with_range(values: dict[str, Any], digits: str) -> str:
+    median, least, most = (f"{values[key]:{digits}}" for key in ("median", "min", "max"))
+    return f"{median} [{least}, {most}]"
+
+
+def conditions(facts: dict[str, Any]) -> str:
+    machine, options = facts["machine"], facts["options"]
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    versions = ", ".join(
+        f"{name} {machine['packages'][name]}" for name in ("torch", "pytorch-lightning")
+    )
+    timed = f" of {options['steps']} steps" if "steps" in options else " of an epoch"
+    return (
+        f"{options['rounds']} rounds{timed} each, {device}{machine['processor']}, {threads}, "
+        f"{versions}, {facts['date']}"
+    )
+
+
+def rates(step: dict[str, Any]) -> str:
+    """What a step computes in a second, against what a matrix product does."""
+    name = step["options"]["matmul_precision"]
+    most = step["ceiling_gflops"][name]
+    said = ", ".join(
+        f"{'`reproduce`' if contender == 'suite' else contender} {of['gflops']:.0f} "
+        f"({of['gflops'] / most:.0%})".replace("%", "\N{NO-BREAK SPACE}%")
+        for contender, of in step["contenders"].items()
+    )
+    return (
+        f"It is {step['gflop_per_step']:.2f} GFLOP; a large matrix product in float32 ('{name}' "
+        f"precision) reaches {most} GFLOP/s here, the steps: {said}."
+    )
+
+
+def write() -> None:
+    before = README.read_text()
+    after, found = re.subn(
+        f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", lambda _: text(), before, flags=re.S
+    )
+    if found != 1:
+        sys.exit(f"README.md should have one {BEGIN.strip()} and one {END}; it has {found}.")
+    README.write_text(after)
+
+
+if __name__ == "__main__":
+    write()
