@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_gen.datamodules import files
 
+INITIALIZATION = 500  # images at most, for data-dependent initialisation
 Share = tuple[int, int]  # (r, W): which of how many processes this is
 ALONE: Share = (0, 1)
 
@@ -212,11 +213,13 @@ class SemiSupervisedMNIST(LightningDataModule):
         Raises:
             ValueError: they cannot share a batch equally.
         """
-        if self.batch_size % size:
-            raise ValueError(
-                f"batch_size={self.batch_size}: {size} processes cannot share it equally. "
-                f"Use a number of devices that divides {self.batch_size}."
-            )
+        first = min(INITIALIZATION, self.limit or INITIALIZATION)
+        for what, number in (("batch_size", self.batch_size), ("images to initialise on", first)):
+            if number % size:
+                raise ValueError(
+                    f"{what}={number}: {size} processes cannot share it equally. "
+                    f"Use a number of devices that divides {number}."
+                )
         self.shared = rank, size
         if hasattr(self, "epochs"):
             self.epochs.share = self.shared
@@ -246,7 +249,7 @@ class SemiSupervisedMNIST(LightningDataModule):
         self.epochs = SemiSupervisedEpochs(
             train_x, train_y, labeled, self.batch_size, self.seed, self.shared
         )
-        self.first_images = train_x[torch.from_numpy(permutation[:500])]
+        self.first_images = train_x[torch.from_numpy(permutation[:INITIALIZATION])]
         others = np.setdiff1d(permutation, labeled, assume_unique=True)
         held_out = others[max(0, len(others) - self.validation) :]
         self.val_x, self.val_y = train_x[held_out], train_y[held_out]
@@ -328,12 +331,12 @@ class SemiSupervisedReplicas(LightningDataModule):
         """(K, n, 784)."""
         return torch.stack([data.initialization_images(n) for data in self.data])
 
-    def train_dataloader(self) -> "_Together":
-        return _Together([data.epochs for data in self.data])
+    def train_dataloader(self) -> "_StackedEpochs":
+        return _StackedEpochs([data.epochs for data in self.data])
 
-    def val_dataloader(self) -> list["_Stacked | Batches"]:
+    def val_dataloader(self) -> list["_StackedBatches | Batches"]:
         val, test = zip(*(data.val_dataloader() for data in self.data), strict=True)
-        return [_Stacked(val), test[0]]
+        return [_StackedBatches(val), test[0]]
 
     def state_dict(self) -> dict[str, Any]:
         return {"replicas": [data.state_dict() for data in self.data]}
@@ -353,7 +356,7 @@ class SemiSupervisedReplicas(LightningDataModule):
         return self.data[0].deviations
 
 
-class _Together:
+class _StackedEpochs:
     """Batches of K orders of the same images, (K, batch_size, ...), by one indexing operation."""
 
     def __init__(self, epochs: Sequence[SemiSupervisedEpochs]) -> None:
@@ -374,7 +377,7 @@ class _Together:
             yield x_labeled, first.labels[now[:, 0]], x_unlabeled, x_matching
 
 
-class _Stacked:
+class _StackedBatches:
     """Batches of K loaders of equal sizes, stacked."""
 
     def __init__(self, loaders: Sequence[Batches]) -> None:

@@ -427,7 +427,11 @@ def _leave_token(root: Path) -> str:
     """
     path = root / TOKEN
     if not path.is_file():
-        write_atomically(path, secrets.token_hex(16).encode())
+        mine = path.with_name(f"{TOKEN}.{secrets.token_hex(4)}")
+        write_atomically(mine, secrets.token_hex(16).encode())
+        with contextlib.suppress(FileExistsError):  # another command was first: its token counts
+            os.link(mine, path)
+        mine.unlink()
     return path.read_text()
 
 

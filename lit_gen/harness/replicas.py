@@ -26,6 +26,7 @@ import torch
 from lit_gen.harness import provenance
 from lit_gen.harness.record import CHECKPOINT, RECORD, Record, write
 from lit_gen.harness.run import (
+    ALONE_HERE,
     Opened,
     Run,
     device_name,
@@ -49,9 +50,10 @@ from lit_gen.harness.watch import (
     random_state,
     set_random_state,
     shown,
+    when,
 )
 
-SHARED = ("wall_s", "cpu_s", "energy_j")  # of a stretch of training
+COSTS = ("wall_s", "cpu_s", "energy_j")  # of a stretch of training
 
 
 def execute_together(
@@ -76,10 +78,12 @@ def execute_together(
         UserError: what the user can mend, such as a model that cannot be trained like this.
     """
     begun: dict[str, Record] = {}
+    order = []
     with contextlib.ExitStack() as held:
         groups: dict[str, list[Opened]] = {}
         for run in runs:
             this = held.enter_context(opened(run, root))
+            order.append(this.record.name)
             if this.over:
                 begun[this.record.name] = this.record
                 on_end(this.record, this.folder)
@@ -92,8 +96,7 @@ def execute_together(
                 part = group[start : start + size]
                 begun |= {this.record.name: this.record for this in part}
                 _train(part, device, threads, data_dir, stop, on_start, on_step, on_epoch, on_end)
-        names = [this.record.name for group in groups.values() for this in group]
-    return [begun[name] for name in dict.fromkeys([*begun, *names]) if name in begun]
+    return [begun[name] for name in order if name in begun]
 
 
 def _alike(this: Opened) -> str:
@@ -143,10 +146,12 @@ def _train(
     watches = [Watch(this.record, this.folder, stop, on_step, on_epoch) for this in group]
     replicas = _Replicas(group, watches, models, states, streams, stretch, stop, on_end)
     files = _Apart(replicas, type(data[0]).__qualname__, type(whole).__qualname__)
-    options = {"devices": 1, "callbacks": replicas, "plugins": files}
+    options = ALONE_HERE | {"callbacks": replicas}
+    options["plugins"] = [files, *options["plugins"][1:]]  # in place of the first, WholeFiles
     for this in group:
         this.record.provenance.setdefault("segments", []).append({})
-        replicas.account(this.record)
+    replicas.account()
+    for this in group:
         if this.checkpoint is None:
             write(this.folder / RECORD, this.record)
         on_start(this.record, this.folder)
@@ -154,18 +159,18 @@ def _train(
     try:
         with quiet_lightning():
             fit(trainer, model, whole, first.checkpoint)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{len(group)} replicas do not fit into the GPU's memory. Run the same command with a "
-            f"smaller number, such as --replicas {max(1, len(group) // 2)}."
-        ) from error
+    except torch.OutOfMemoryError:
+        less = max(1, len(group) // 2)
+        text = f"{len(group)} replicas do not fit into the GPU's memory. Use --replicas {less}."
+        replicas.end(UserError(text))
+        return
     except BaseException as error:
         replicas.end(error)
         return
     for k in list(replicas.alive):
         this = group[k]
         set_random_state(replicas.random_state(k))
-        alone = make_trainer(first.config.trainer, device, devices=1)
+        alone = make_trainer(first.config.trainer, device, **ALONE_HERE)
         try:
             with quiet_lightning():
                 finish(this, alone, replicas.part(k, model), data[k])
@@ -208,6 +213,8 @@ class _Replicas(pl.Callback):
         self.steps = self.count = self.next_look = 0
         self.validated = False
         self.cost = 0.0
+        self.spent: dict[str, float] = {}
+        self.costs = [dict.fromkeys(COSTS, 0.0) for _ in group]
 
     # --- the state of each run
 
@@ -219,8 +226,9 @@ class _Replicas(pl.Callback):
     def part(self, k: int, model: pl.LightningModule) -> pl.LightningModule:
         """Model k with its weights as they are now."""
         weights = {name: value[k] for name, value in model.state_dict().items()}
-        self.models[k].load_state_dict(weights)
-        return self.models[k].to(model.device)
+        alone = self.models[k].to(device=model.device, dtype=model.dtype)
+        alone.load_state_dict(weights)
+        return alone
 
     def deliver(self) -> None:
         """Gives each run its share of what was added up."""
@@ -247,11 +255,19 @@ class _Replicas(pl.Callback):
         columns = [watch.sums for watch in self.watches]
         self.sums = {name: torch.stack([sums[name] for sums in columns]) for name in columns[0]}
 
-    def account(self, record: Record) -> None:
-        """Brings the cost in the record up to date: a K-th of that of all."""
-        facts, size = self.stretch.facts, len(self.group)
-        parts = {key: round(facts[key] / size, 1) for key in SHARED if key in facts}
-        record.provenance["segments"][-1] = facts | parts | {"replicas": size}
+    def account(self) -> None:
+        """Brings the costs in the records up to date: those who train share them equally."""
+        self.stretch.measure(self.steps)
+        facts = self.stretch.facts
+        for key in COSTS:
+            more = facts.get(key, 0.0) - self.spent.get(key, 0.0)
+            for k in self.alive:
+                self.costs[k][key] += more / len(self.alive)
+        self.spent = {key: facts[key] for key in COSTS if key in facts}
+        for k in self.alive:
+            parts = {key: round(self.costs[k][key], 1) for key in self.spent}
+            segment = facts | parts | {"replicas": len(self.group)}
+            self.group[k].record.provenance["segments"][-1] = segment
 
     # --- what Lightning calls
 
@@ -272,7 +288,7 @@ class _Replicas(pl.Callback):
         self.count += 1
         for name, value in (outputs or {}).items():
             previous = self.sums.get(name, torch.zeros(len(self.group), dtype=torch.float64))
-            self.sums[name] = previous.to(value.device) + value.detach()
+            self.sums[name] = previous.to(value.device) + value.detach().double()
         last = index + 1 == trainer.num_training_batches
         if self.steps < self.next_look and not last:
             return
@@ -291,7 +307,7 @@ class _Replicas(pl.Callback):
             finite = torch.stack(list(self.sums.values())).isfinite().all(0).tolist()
             for k in [k for k in self.alive if not finite[k]]:
                 names = [name for name, value in self.sums.items() if not value[k].isfinite()]
-                text = f"{', '.join(names)} is not finite at step {self.steps}"
+                text = f"{', '.join(names)} is not finite {when(self.looked[0], self.steps)}"
                 self.group[k].record.steps = self.steps
                 self.fail(k, Diverged(text))
         now = time.monotonic()
@@ -335,9 +351,8 @@ class _Replicas(pl.Callback):
         began = time.monotonic()
         self.deliver()
         trainer.save_checkpoint(self.group[0].folder / CHECKPOINT)
-        self.stretch.measure(self.steps)
+        self.account()
         for k in self.alive:
-            self.account(self.group[k].record)
             write(self.group[k].folder / RECORD, self.group[k].record)
         self.saved = time.monotonic()
         self.cost = self.saved - began
@@ -362,10 +377,9 @@ class _Replicas(pl.Callback):
             raise raised[0]
 
     def close(self, k: int) -> None:
-        self.alive.remove(k)
         record, folder = self.group[k].record, self.group[k].folder
-        self.stretch.measure(self.steps)
-        self.account(record)
+        self.account()
+        self.alive.remove(k)
         write(folder / RECORD, record)
         self.on_end(record, folder)
 
@@ -397,8 +411,8 @@ class _Apart(WholeFiles):
         files = [this.folder / CHECKPOINT for this in self.replicas.group]
         parts = [super(_Apart, self).load_checkpoint(file, *args, **kwargs) for file in files]
         whole = {key: value for key, value in parts[0].items() if key != self.one}
-        for key in ("state_dict", "optimizer_states"):
-            whole[key] = _stack([part[key] for part in parts])
+        for key, shared in (("state_dict", ()), ("optimizer_states", ("step",))):
+            whole[key] = _stack([part[key] for part in parts], shared)
         watches = [part["callbacks"]["Watch"] for part in parts]
         whole["callbacks"] = {"Watch": {"replicas": watches}}
         if self.one in parts[0]:
@@ -417,17 +431,16 @@ def _row(tree: Any, k: int) -> Any:
     return tree
 
 
-def _stack(trees: list[Any]) -> Any:
-    """The nested state whose rows these are; undoes `_row`."""
+def _stack(trees: list[Any], shared: Sequence[str] = ()) -> Any:
+    """The nested state whose rows these are, but for what is `shared`; undoes `_row`."""
     first = trees[0]
     if isinstance(first, torch.Tensor):
         return torch.stack(trees)
     if isinstance(first, dict):
-        shared = {"step"} & first.keys()  # an optimizer's count
         return {
-            key: first[key] if key in shared else _stack([tree[key] for tree in trees])
+            key: first[key] if key in shared else _stack([tree[key] for tree in trees], shared)
             for key in first
         }
     if isinstance(first, list | tuple):
-        return type(first)(_stack(list(parts)) for parts in zip(*trees, strict=True))
+        return type(first)(_stack(list(parts), shared) for parts in zip(*trees, strict=True))
     return first

@@ -15,6 +15,7 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
                                      examples rank, rank + size, ... of every batch. A model whose
                                      loss couples examples uses lit_gen.nn.distributed, and logs
                                      what it measures with sync_dist=True
+    Model.together, Data.together    what --replicas needs: top of lit_gen/harness/replicas.py
 """
 
 import contextlib
@@ -148,7 +149,7 @@ class Run:
                 _compile(objects.model)
             if team.size > 1:
                 callback.built = random_state()
-            placed = _together(team, objects.model, objects.data)
+            placed = _for_team(team, objects.model, objects.data)
             trainer = make_trainer(objects.trainer, device, callbacks=callback, **placed)
         except Exception as error:  # a class may raise whatever it likes at a value
             text = " ".join(str(error).split())
@@ -201,7 +202,7 @@ def make_trainer(options: Mapping[str, Any], device: str, **others: Any) -> pl.T
     return trainer
 
 
-def _together(
+def _for_team(
     team: Team, model: pl.LightningModule, data: pl.LightningDataModule
 ) -> dict[str, Any]:
     """The Trainer's arguments for a team, once it is sure that the mathematics stays the same."""

@@ -158,15 +158,16 @@ class _Joined(Team):
             self.store.compare_set(f"blame {self.trainings}", "", text)
 
     def blame(self) -> str | None:
-        with contextlib.suppress(Exception):
-            said = self.store.get(f"blame {self.trainings}").decode()  # at least this process's own
-            if not said.startswith(f"process {self.rank}:"):
-                return said
         deadline = time.monotonic() + 2
         while self.others and time.monotonic() < deadline:  # a dead process is seen a bit later
             if lost := self.lost():
                 return lost
             time.sleep(LOOK)
+        with contextlib.suppress(Exception):
+            key = f"blame {self.trainings}"
+            said = self.store.get(key).decode() if self.store.check([key]) else ""
+            if said and not said.startswith(f"process {self.rank}:"):
+                return said
         return None
 
     def part(self) -> None:
@@ -216,8 +217,7 @@ def joined(
     Raises:
         UserError: more devices were asked for than there are, or than the launcher started.
     """
-    _from_slurm()
-    started = os.environ.keys() >= NAMES and int(os.environ["WORLD_SIZE"]) > 1
+    started = launched() > 1
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if started else devices or 1
     if started and devices not in (None, local):
         raise UserError(
@@ -239,6 +239,12 @@ def joined(
             yield team
         finally:
             team.part()
+
+
+def launched() -> int:
+    """How many processes torchrun or SLURM has started together, with this one."""
+    _from_slurm()
+    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= NAMES else 1
 
 
 def _refuse_too_many(devices: int, device: str, started: bool) -> None:

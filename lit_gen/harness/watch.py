@@ -119,10 +119,10 @@ class Watch(pl.Callback):
         self.steps += 1
         self.count += 1
         for name, value in (outputs or {}).items():
-            value = torch.as_tensor(value).detach()
+            value = torch.as_tensor(value).detach().squeeze()
             value = value.cpu() if value.device.type == "mps" else value  # it has no float64
             previous = self.sums.get(name, torch.zeros((), dtype=torch.float64))
-            self.sums[name] = previous.to(value.device) + value
+            self.sums[name] = previous.to(value.device) + value.double()
         self.record.steps = self.steps
         self.on_step(self.record, index + 1, trainer.num_training_batches)
         last = index + 1 == trainer.num_training_batches
@@ -157,7 +157,7 @@ class Watch(pl.Callback):
         self.next_look = self.steps + max(1, int(pace))
         if broken:
             what = ", ".join(wrong) or "a number of another process"
-            raise Diverged(f"{what} is not finite at step {self.steps}")
+            raise Diverged(f"{what} is not finite {when(steps, self.steps)}")
         return (reason or "another process was told to stop") if stop else None, bool(due)
 
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
@@ -216,6 +216,11 @@ class Watch(pl.Callback):
             write(self.folder / RECORD, self.record)
         self.saved = time.monotonic()
         self.cost = self.saved - began
+
+
+def when(before: int, now: int) -> str:
+    """In which step something happened that two looks enclose."""
+    return f"at step {now}" if now <= before + 1 else f"in steps {before + 1} to {now}"
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -173,3 +173,16 @@ def test_real_mnist() -> None:
     assert data.test_y[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.epochs.labels[data.epochs.labeled].bincount().tolist() == [10] * 10
     assert data.epochs.images.float().mean().item() / 255 == pytest.approx(0.1307, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "said"),
+    [
+        ({"batch_size": 100}, 3, "batch_size=100: 3 processes"),
+        ({"batch_size": 200}, 8, "images to initialise on=500: 8 processes"),
+        ({"batch_size": 100, "limit": 250}, 4, "images to initialise on=250: 4 processes"),
+    ],
+)
+def test_what_cannot_be_shared_equally_is_refused(arguments: dict, size: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SemiSupervisedMNIST(**arguments).share(0, size)

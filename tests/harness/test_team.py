@@ -39,10 +39,10 @@ class Norm(torch.nn.Module):
 
 class Critic(pl.LightningModule):
     def __init__(
-        self, lr: float = 0.01, pause: float = 0.0, odd: bool = False, plain: bool = False
+        self, lr: float = 0.01, pause: float = 0.0, fault: str = "", plain: bool = False
     ):
         super().__init__()
-        self.lr, self.pause, self.odd = lr, pause, odd
+        self.lr, self.pause, self.fault = lr, pause, fault
         norm = torch.nn.BatchNorm1d(8) if plain else Norm()
         self.features = torch.nn.Sequential(torch.nn.Linear(6, 8), norm, torch.nn.Tanh())
         self.T = torch.nn.Parameter(torch.randn(8, 4, 3))
@@ -62,8 +62,10 @@ class Critic(pl.LightningModule):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(self(x), y)
         apart = (distributed.mean(x * y.unsqueeze(1)) - distributed.mean(self.features(x))[:6])
         rank = distributed.rank_and_size()[0]
-        odd = float("nan") if self.odd and rank == 1 and self.global_step == 7 else 0.0
-        return {"loss": loss + apart.square().mean(), "train/odd": odd}
+        fault = self.fault if rank == 1 and self.global_step == 7 else ""
+        if fault == "error":
+            raise OverflowError("too much")
+        return {"loss": loss + apart.square().mean(), "train/odd": float("nan" if fault else 0)}
 
     def validation_step(self, batch, index):
         x, y = batch
@@ -164,6 +166,7 @@ class Shell:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen] = []
         self.environment = os.environ | environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
         (folder / "own").mkdir()
         (folder / "own/critic.py").write_text(MINE)
@@ -171,7 +174,7 @@ class Shell:
 
     def start(self, *words: str, before: tuple[str, ...] = (), **env: str) -> subprocess.Popen:
         script = str(Path(sys.executable).with_name("reproduce"))
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*before, script, *words],
             cwd=self.folder,
             env=self.environment | env,
@@ -181,6 +184,8 @@ class Shell:
             # whoever started the tests in the background made their children deaf to Ctrl-C
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        self.started.append(process)
+        return process
 
     def run(self, *words: str, before: tuple[str, ...] = (), **env: str) -> tuple[int, str, str]:
         process = self.start(*words, before=before, **env)
@@ -203,8 +208,11 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(tiny_mnist: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("team"), tiny_mnist)
+def shell(tiny_mnist: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    shell = Shell(tmp_path_factory.mktemp("team"), tiny_mnist)
+    yield shell
+    for process in shell.started:  # of tests that failed
+        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -445,15 +453,23 @@ def test_ctrl_c_in_mid_epoch_of_one_process_then_two(alone: Shell) -> None:
     compare(alone, "stopped", "alone", runs=2)
 
 
-def test_what_one_process_alone_finds_ends_both(shell: Shell) -> None:
-    """A loss that is not finite, and an error that names the process."""
-    words = [*WORDS, "--seeds", "1", "--devices", "2", "--model.odd", "true"]
-    status, said, wrong = shell.run(*words, "--runs-dir", "odd")
-    record = shell.record("odd")
+@pytest.mark.parametrize(
+    ("fault", "status", "message"),
+    [
+        ("number", "diverged", "a number of another process is not finite"),
+        ("error", "crashed", "process 1: OverflowError: too much"),
+    ],
+)
+def test_what_one_process_alone_meets_ends_both(
+    shell: Shell, fault: str, status: str, message: str
+) -> None:
+    words = [*WORDS, "--seeds", "1-2", "--devices", "2", "--runs-dir", fault]
+    code, said, wrong = shell.run(*words, "--model.fault", fault, "--trainer.max_epochs", "2")
+    record = json.loads(shell.files(fault, RECORD)[0].read_text())
 
-    assert (status, wrong) == (1, ""), said
-    assert record["status"] == "diverged"
-    assert "a number of another process is not finite" in record["error"]["message"]
+    assert (code, wrong) == (1, ""), said
+    assert record["status"] == status
+    assert message in record["error"]["message"]
     assert record["steps"] < 20
 
 

@@ -49,14 +49,16 @@ def do_run(options: argparse.Namespace) -> int:
     if options.devices is not None and options.devices < 1:
         raise UserError(f"--devices {options.devices}: give 1 or more.")
 
-    if options.replicas is not None:
-        _check_replicas(options)
-    options.crew = _crew(options)
-
     # what torch's C++ half advises about processes and sockets is not for the users of a command
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from lit_gen.harness.team import joined, launched
 
-    from lit_gen.harness.team import joined
+    options.ddp = options.devices not in (None, 1) or launched() > 1
+    if options.replicas is not None:
+        _check_replicas(options)
+    if options.compile and options.ddp:
+        raise UserError("--compile is for a run on one device: leave it out, or --devices.")
+    options.crew = _crew(options)
 
     with joined(options.devices, options.words, options.threads, options.device) as team:
         if team.leader:
@@ -206,7 +208,7 @@ def _check_replicas(options: argparse.Namespace) -> None:
         raise UserError(f"--replicas {options.replicas}: give 1 or more.")
     others = {
         "--workers": options.workers or options.address,
-        "--devices": options.devices not in (None, 1) or int(os.environ.get("WORLD_SIZE", 1)) > 1,
+        "--devices": options.ddp,
         "--until decided": options.until,
         "--compile": options.compile,
     }
@@ -229,7 +231,7 @@ def _crew(options: argparse.Namespace) -> "Crew | None":
         raise UserError(
             "--until decided takes seeds one by one: leave out --workers and --address, or --until."
         )
-    if options.devices not in (None, 1) or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if options.ddp:
         raise UserError(
             "One run on several devices, or several runs at a time: give --devices or --workers."
         )
