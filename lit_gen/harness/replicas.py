@@ -15,7 +15,6 @@ on alone, and the other way round.
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,7 @@ from lit_gen.harness.run import (
 )
 from lit_gen.harness.spec import UserError
 from lit_gen.harness.watch import (
-    CHECKPOINT_EVERY,
-    CHECKPOINT_SHARE,
-    LOOK_EVERY,
+    Clock,
     Diverged,
     Stopped,
     Watch,
@@ -210,9 +207,9 @@ class _Replicas(pl.Callback):
         self.stop, self.on_end = stop, on_end
         self.alive = list(range(len(group)))
         self.sums: dict[str, torch.Tensor] = {}  # (K,)
-        self.steps = self.count = self.next_look = 0
+        self.steps = self.count = 0
         self.validated = False
-        self.cost = 0.0
+        self.clock = Clock()
         self.spent: dict[str, float] = {}
         self.costs = [dict.fromkeys(COSTS, 0.0) for _ in group]
 
@@ -278,8 +275,7 @@ class _Replicas(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         for k, stream in enumerate(self.streams):
             stream.set_state(_stream(self.states[k], stream.device).get_state())
-        self.saved = time.monotonic()
-        self.looked = self.steps, self.saved
+        self.clock.start(self.steps)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -290,7 +286,7 @@ class _Replicas(pl.Callback):
             previous = self.sums.get(name, torch.zeros(len(self.group), dtype=torch.float64))
             self.sums[name] = previous.to(value.device) + value.detach().double()
         last = index + 1 == trainer.num_training_batches
-        if self.steps < self.next_look and not last:
+        if self.steps < self.clock.next_look and not last:
             return
         reason, due = self.look()
         for k in self.alive:
@@ -307,16 +303,11 @@ class _Replicas(pl.Callback):
             finite = torch.stack(list(self.sums.values())).isfinite().all(0).tolist()
             for k in [k for k in self.alive if not finite[k]]:
                 names = [name for name, value in self.sums.items() if not value[k].isfinite()]
-                text = f"{', '.join(names)} is not finite {when(self.looked[0], self.steps)}"
+                text = f"{', '.join(names)} is not finite {when(self.clock.looked[0], self.steps)}"
                 self.group[k].record.steps = self.steps
                 self.fail(k, Diverged(text))
-        now = time.monotonic()
-        steps, before = self.looked
-        pace = int((self.steps - steps) / max(now - before, 1e-9) * LOOK_EVERY)
-        self.looked = self.steps, now
-        self.next_look = self.steps + max(1, pace)
-        reason = self.stop() if self.alive else "every run diverged"
-        return reason, now - self.saved > CHECKPOINT_EVERY
+        self.clock.next_look = self.steps + max(1, self.clock.pace(self.steps))
+        return self.stop() if self.alive else "every run diverged", self.clock.due
 
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.validated = True
@@ -341,21 +332,19 @@ class _Replicas(pl.Callback):
             self.watches[k].on_epoch(self.group[k].record)
         last = epochs == trainer.max_epochs
         reason = None if last else self.look()[0]
-        if reason or last or time.monotonic() - self.saved > self.cost / CHECKPOINT_SHARE:
+        if reason or last or self.clock.affordable:
             self.save(trainer)
         if reason:
             raise Stopped(reason)
 
     def save(self, trainer: pl.Trainer) -> None:
         """A checkpoint and a record for each run."""
-        began = time.monotonic()
-        self.deliver()
-        trainer.save_checkpoint(self.group[0].folder / CHECKPOINT)
-        self.account()
-        for k in self.alive:
-            write(self.group[k].folder / RECORD, self.group[k].record)
-        self.saved = time.monotonic()
-        self.cost = self.saved - began
+        with self.clock.saving():
+            self.deliver()
+            trainer.save_checkpoint(self.group[0].folder / CHECKPOINT)
+            self.account()
+            for k in self.alive:
+                write(self.group[k].folder / RECORD, self.group[k].record)
 
     # --- how a run ends
 

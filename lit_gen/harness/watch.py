@@ -1,10 +1,11 @@
 """What happens between a run's training steps: its record, its checkpoint, its samples, its end."""
 
+import contextlib
 import io
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,42 @@ class Diverged(Exception):
     """A loss is not finite."""
 
 
+class Clock:
+    """When a training is looked at, and when it writes a checkpoint."""
+
+    def __init__(self) -> None:
+        self.next_look = 0  # the step at which
+        self.cost = 0.0  # of a checkpoint, in seconds
+        self.start(0)
+
+    def start(self, steps: int) -> None:
+        self.saved = time.monotonic()
+        self.looked = steps, self.saved
+
+    def pace(self, steps: int) -> int:
+        """Steps in LOOK_EVERY, as fast as since the last look; that at `steps` is now the last."""
+        before, then = self.looked
+        self.looked = steps, time.monotonic()
+        return int((steps - before) / max(self.looked[1] - then, 1e-9) * LOOK_EVERY)
+
+    @property
+    def due(self) -> bool:
+        """Whether a checkpoint is overdue."""
+        return time.monotonic() - self.saved > CHECKPOINT_EVERY
+
+    @property
+    def affordable(self) -> bool:
+        """Whether checkpoints take less than their share of the time, if one is written now."""
+        return time.monotonic() - self.saved > self.cost / CHECKPOINT_SHARE
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+
 class Watch(pl.Callback):
     """Keeps the record, the checkpoint and the user up to date, and ends the run when it must.
 
@@ -61,9 +98,7 @@ class Watch(pl.Callback):
         self.count = 0
         self.steps = 0
         self.validated = False
-        self.next_look = 0
-        self.cost = 0.0  # of a checkpoint, in seconds
-        self.looked = 0, time.monotonic()
+        self.clock = Clock()
         self.stretch: provenance.Stretch | None = None  # the leader's, once the device is known
         self.built: dict[str, Any] | None = None  # random state, which DDP's start resets
         self.random_state: dict[str, Any] | None = None
@@ -104,8 +139,7 @@ class Watch(pl.Callback):
                 self.record.deviations.append(deviation)
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.saved = time.monotonic()
-        self.looked = self.steps, self.saved
+        self.clock.start(self.steps)
         if self.random_state is not None:  # no hook of Lightning's draws a number after this
             set_random_state(self.random_state)
 
@@ -126,7 +160,7 @@ class Watch(pl.Callback):
         self.record.steps = self.steps
         self.on_step(self.record, index + 1, trainer.num_training_batches)
         last = index + 1 == trainer.num_training_batches
-        if self.steps < self.next_look and not last:
+        if self.steps < self.clock.next_look and not last:
             return
         reason, due = self.look(trainer, asks=not last)
         if not last:  # an epoch's last step belongs to its end
@@ -141,23 +175,22 @@ class Watch(pl.Callback):
         Raises:
             Diverged: a number of any process is not finite.
         """
-        reason, now = self.stop() if asks else None, time.monotonic()
+        reason = self.stop() if asks else None
         wrong = [name for name, value in self.sums.items() if not value.isfinite()]
-        steps, before = self.looked
-        pace = int((self.steps - steps) / max(now - before, 1e-9) * LOOK_EVERY)
-        self.looked = self.steps, now
+        before, _ = self.clock.looked
+        pace = self.clock.pace(self.steps)
         costs = self.team.size > 1 or trainer.strategy.root_device.type != "cpu"
         leads = self.team.leader  # its clock counts
         stop, broken, due, pace = self.team.largest(
             reason is not None,
             bool(wrong),
-            leads and now - self.saved > CHECKPOINT_EVERY,
+            leads and self.clock.due,
             pace if leads and costs else 0,
         )
-        self.next_look = self.steps + max(1, int(pace))
+        self.clock.next_look = self.steps + max(1, int(pace))
         if broken:
             what = ", ".join(wrong) or "a number of another process"
-            raise Diverged(f"{what} is not finite {when(steps, self.steps)}")
+            raise Diverged(f"{what} is not finite {when(before, self.steps)}")
         return (reason or "another process was told to stop") if stop else None, bool(due)
 
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
@@ -173,7 +206,8 @@ class Watch(pl.Callback):
         self.on_epoch(self.record)
         last = self.record.epochs == trainer.max_epochs
         reason = None if last else self.look(trainer)[0]
-        if reason or last or self.affordable():
+        affordable = self.team.leader and self.clock.affordable  # its clock counts
+        if reason or last or self.team.largest(affordable)[0]:
             self.save(trainer)
         if reason:
             raise Stopped(reason)
@@ -201,21 +235,14 @@ class Watch(pl.Callback):
             path = self.folder / GRIDS / f"epoch_{self.record.epochs:04d}.png"
             write_atomically(path, draw(model))
 
-    def affordable(self) -> bool:
-        """Whether checkpoints take less than their share of the time, if one is written now."""
-        due = time.monotonic() - self.saved > self.cost / CHECKPOINT_SHARE
-        return bool(self.team.largest(self.team.leader and due)[0])
-
     def save(self, trainer: pl.Trainer) -> None:
-        began = time.monotonic()
-        self.sums = self.team.average(self.sums)
-        self.record.result.setdefault("curve", {})
-        trainer.save_checkpoint(self.folder / CHECKPOINT)
-        if self.team.leader:
-            self.stretch.measure(self.steps)
-            write(self.folder / RECORD, self.record)
-        self.saved = time.monotonic()
-        self.cost = self.saved - began
+        with self.clock.saving():
+            self.sums = self.team.average(self.sums)
+            self.record.result.setdefault("curve", {})
+            trainer.save_checkpoint(self.folder / CHECKPOINT)
+            if self.team.leader:
+                self.stretch.measure(self.steps)
+                write(self.folder / RECORD, self.record)
 
 
 def when(before: int, now: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_gen.harness import replicas
+from lit_gen.harness import replicas, watch
 from lit_gen.harness.record import CHECKPOINT, PREDICTIONS, RECORD, Record
 from lit_gen.harness.replicas import execute_together
 from lit_gen.harness.run import Run, execute
@@ -127,7 +127,7 @@ class After:
 def test_runs_begun_one_way_go_on_the_other_way(
     tiny: Path, separate: Path, monkeypatch: pytest.MonkeyPatch, first_together: bool
 ) -> None:
-    monkeypatch.setattr(replicas, "LOOK_EVERY", 0.0)  # a look after every step
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.0)  # a look after every step
     cells = [("labels_100", 1), ("labels_20", 1)]
     if first_together:
         stop = After(26)  # 13 steps: in the middle of the second epoch
@@ -192,7 +192,7 @@ def test_a_run_that_diverges_ends_alone(
 
 
 def test_when_all_diverge_training_ends(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.0)
     build = Run.build
 
     def poisoned(run: Run, *args: object, **kwargs: object) -> tuple:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short import short
 
 from lit_gen.harness.run import (
     CHECKPOINT,
@@ -23,15 +24,6 @@ from lit_gen.harness.spec import Seed, UserError, find
 
 NAME = "improved_gan_mnist_semisup"
 SHORT = ["--seeds", "1", "--no-mlflow", "--data.validation", "100", "--data.batch_size", "20"]
-
-
-def short(**model: object) -> Run:
-    overrides = {
-        "data": {"init_args": {"validation": 100, "limit": 200, "batch_size": 20}},
-        "trainer": {"max_epochs": 2},
-        "model": {"init_args": model},
-    }
-    return Run(find(NAME), "labels_100", "release", Seed(1, 1), overrides)
 
 
 def outcome(runs: Path) -> tuple[dict, dict[str, np.ndarray], int]:

@@ -10,23 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from short import short
 
 from lit_gen.harness.record import CHECKPOINT
-from lit_gen.harness.run import Run, execute
-from lit_gen.harness.spec import Seed, UserError, find
+from lit_gen.harness.run import execute
+from lit_gen.harness.spec import UserError
 from lit_gen.harness.watch import draw, grid, random_state, set_random_state, shown
 from lit_gen.papers.improved_gan import SemiSupervisedGAN
 
 NAME = "improved_gan_mnist_semisup"
-
-
-def short(**model: object) -> Run:
-    overrides = {
-        "data": {"init_args": {"validation": 100, "limit": 200, "batch_size": 20}},
-        "trainer": {"max_epochs": 2},
-        "model": {"init_args": model},
-    }
-    return Run(find(NAME), "labels_100", "release", Seed(1, 1), overrides)
 
 
 def test_samples_are_drawn_after_some_epochs_and_change_nothing(
