@@ -136,6 +136,20 @@ def test_the_same_command_goes_on_after_ctrl_c_and_after_kill_9(
     assert "2 workers" not in fourth.stdout
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_workers_start(reproduce, tmp_path: Path, times: int) -> None:
+    pytest.importorskip("ray")
+    process = reproduce(*WORDS, *TWO, background=True)
+    wait_for(lambda: "Reproduce" in str(descendants(process.pid).values()), process)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # two at once would be one
+    said, wrong = process.communicate(timeout=100)
+    assert process.returncode == 130, wrong
+    assert "Traceback" not in said + wrong
+    assert all(record["status"] != "crashed" for record in records(tmp_path / "runs").values())
+
+
 DEADLY = """
 import os
 import signal

@@ -85,6 +85,7 @@ class Received(list[str]):
     """Signals that came. Once `patient`, they are only noted, for `stop` to be asked about."""
 
     patient = False
+    leaving: int | None = None  # the exit status, once one of them ends the command
 
 
 @contextlib.contextmanager
@@ -94,12 +95,17 @@ def signals() -> Iterator[Received]:
 
     def note(number: int, _: Any) -> None:
         if received or not received.patient:
-            leave(130 if number == signal.SIGINT else 143)  # Lightning keeps KeyboardInterrupt
+            received.leaving = 130 if number == signal.SIGINT else 143
+            leave(received.leaving)  # Lightning would keep a KeyboardInterrupt
         received.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
 
     previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except SystemExit:
+        if received.leaving is None:
+            raise
+        raise SystemExit(received.leaving) from None  # Ray turns an exit during its calls into 1
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

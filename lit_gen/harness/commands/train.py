@@ -128,6 +128,11 @@ def _lead(
             spent = deadline is not None and time.monotonic() > deadline
             return f"the budget of {options.budget} is spent" if spent else None
 
+        def ask() -> str | None:
+            """As `stop`, of a fleet: it asks so often that signals can wait for it."""
+            received.patient = True
+            return stop()
+
         drawn = [0.0]  # when
         stored: list[Record] = []  # as they were when the run began
 
@@ -170,7 +175,7 @@ def _lead(
         callbacks = (on_start, on_step, on_epoch, on_end)
         if crew:
             where = (options.runs_dir, crew, options.data_dir)
-            records = fleet.train(tasks, *where, stop, *callbacks, show=display)
+            records = fleet.train(tasks, *where, ask, *callbacks, show=display)
             display.close()
         elif options.replicas:
             where = (options.runs_dir, options.device, options.threads, options.data_dir)
