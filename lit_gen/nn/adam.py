@@ -1,4 +1,4 @@
-"""Adam as the Theano code of 2016 wrote it: epsilon inside the square root."""
+"""Adam as the Theano code of 2015 and 2016 wrote it."""
 
 from collections.abc import Callable, Iterable
 
@@ -49,4 +49,45 @@ class InsideEpsilonAdam(torch.optim.Adam):
             if p.grad is not None
         ]
         torch._foreach_add_(second_moments, self.shift)
+        return super().step(closure)
+
+
+class UnitStartAdam(torch.optim.Adam):
+    """Adam with v_0 = 1, and epsilon beside the root of the biased moment, as in the code of IWAE:
+
+        theta <- theta - lr sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps).
+
+    torch's kernel divides by sqrt(v / (1 - beta2^t)) + e, which is the same for
+    e = eps / sqrt(1 - beta2^t). With v_0 = 1 the first hundreds of steps are much smaller.
+
+    Args:
+        params: parameters to update.
+        lr: step size.
+        betas: decay of the first and second moment.
+        eps: as above.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-4,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, fused=True)
+        for group in self.param_groups:
+            group["beside_root"], group["taken"] = eps, 0
+            for p in group["params"]:
+                self.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.ones_like(p),
+                }
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        for group in self.param_groups:
+            group["taken"] += 1
+            unbiased = 1 - group["betas"][1] ** group["taken"]
+            group["eps"] = group["beside_root"] / unbiased**0.5
         return super().step(closure)

@@ -50,6 +50,11 @@ def mean(x: Tensor, dim: int = 0) -> Tensor:
     return x.mean(dim) if size == 1 else _Sum.apply(x.mean(dim)) / size
 
 
+def total(x: Tensor) -> Tensor:
+    """The sum over the processes, elementwise."""
+    return x if rank_and_size()[1] == 1 else _Sum.apply(x)
+
+
 def moments(x: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the examples of all processes, along `dim`."""
     mu = mean(x, dim)

@@ -2,7 +2,8 @@
 
 Several processes that share a batch (DDP) hold the same random state; each draws the numbers of the
 whole batch and keeps its own examples'. Several runs that train as one computation (`replicas`)
-have a stream of numbers each.
+have a stream of numbers each. While a model is measured each example may have a stream of its own,
+so that a number does not depend on how the data are cut into batches.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from lit_gen.nn.distributed import rank_and_size, share
 
 WORTH_THREADS = 2**16  # numbers; drawing them takes longer than waking threads
 _streams: Sequence[Generator] | None = None  # a plain global: torch.compile reads it, too
+_examples: tuple[Sequence[Generator], int] | None = None
 
 
 @contextlib.contextmanager
@@ -30,8 +32,28 @@ def streams(generators: Sequence[Generator]) -> Iterator[None]:
         _streams = before
 
 
+@contextlib.contextmanager
+def of_examples(index: Tensor, axis: int = -2) -> Iterator[None]:
+    """Within, `randn_like` draws the numbers of each example from a stream of its own.
+
+    Args:
+        index: which examples a batch holds, (B,): each seeds its stream.
+        axis: of the batch in what is drawn. It may hold S samples of each example, (..., S B, ...),
+            the first sample of all examples first. Axes before it, of replicas, share the numbers.
+    """
+    global _examples
+    generators = [torch.Generator(index.device).manual_seed(i) for i in index.tolist()]
+    before, _examples = _examples, (generators, axis)
+    try:
+        yield
+    finally:
+        _examples = before
+
+
 def randn_like(x: Tensor) -> Tensor:
     """N(0, 1) for a batch (B, ...), or (K, B, ...) of K replicas."""
+    if _examples is not None:
+        return _of_examples(x, *_examples)
     if _streams is None and rank_and_size()[1] == 1:
         return torch.randn_like(x)
     shape = x.shape if _streams is None else x.shape[1:]
@@ -62,6 +84,17 @@ def _draw(
     else:  # torch draws in one thread, and lets others run meanwhile
         list(_threads(threads).map(fill, [rows[i::threads] for i in range(threads)]))
     return drawn
+
+
+def _of_examples(x: Tensor, generators: Sequence[Generator], axis: int) -> Tensor:
+    rows, *rest = x.shape[axis % x.dim() :]
+    samples = rows // len(generators)
+    drawn = torch.empty(samples, len(generators), *rest, device=x.device, dtype=x.dtype)
+    for b, generator in enumerate(generators):
+        drawn[:, b] = torch.randn(
+            samples, *rest, generator=generator, device=x.device, dtype=x.dtype
+        )
+    return drawn.flatten(0, 1).expand_as(x)
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lit_gen.nn import distributed, draws
 from lit_gen.nn.adam import InsideEpsilonAdam
+from lit_gen.nn.linear import Linear
 from lit_gen.nn.replicas import stack
 from lit_gen.nn.weight_norm import WeightNormLinear, data_dependent_init
 
@@ -66,26 +67,16 @@ class BatchNorm(nn.Module):
         return (x - mu) * scale + shift
 
 
-class Linear(nn.Linear):
-    """x W^T; a stacked layer (`replicas`) takes x (K, B, in)."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight) if self.weight.dim() == 2 else x @ self.weight.mT
-
-
 class Generator(nn.Sequential):
     """z (B, 100) -> images (B, 784) in [0, 1]."""
 
     def __init__(self, latent_dim: int = 100) -> None:
         glorot = nn.init.xavier_uniform_
         super().__init__(
-            Linear(latent_dim, 500),
+            Linear(latent_dim, 500, bias=False),
             BatchNorm(500),
             nn.Softplus(),
-            Linear(500, 500),
+            Linear(500, 500, bias=False),
             BatchNorm(500),
             nn.Softplus(),
             WeightNormLinear(500, 784, glorot, train_scale=True),

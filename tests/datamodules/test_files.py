@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -24,7 +25,15 @@ import yaml
 from PIL import Image
 
 from lit_gen.datamodules import files
-from lit_gen.datamodules.files import DataError, provide, read, read_idx, verify
+from lit_gen.datamodules.files import (
+    DataError,
+    provide,
+    read,
+    read_amat,
+    read_idx,
+    read_records,
+    verify,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8)  # noise: gzip cannot shrink it
@@ -534,6 +543,253 @@ def test_package_edition_copied_into_the_data_dir_is_used_as_such(tmp_path: Path
     assert (data.source, data.deviations) == ("data directory", (DEVIATION,))
 
 
+# Records in an archive
+
+RECORDS = RNG.integers(0, 256, (3, 50, 7), dtype=np.uint8)  # two files count together, one alone
+PARTS = {
+    name: part.tobytes() for name, part in zip(("a.bin", "b.bin", "c.bin"), RECORDS, strict=True)
+}
+
+
+def archive(
+    contents: dict[str, bytes] = PARTS, folder: str = "there", extra: tuple = (), pack: bool = True
+) -> bytes:
+    """A tar.gz of these files; `extra` holds further members, which come first."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for member, content in extra:
+            tar.addfile(member, io.BytesIO(content))
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return gzip.compress(packed.getvalue(), mtime=0) if pack else packed.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"") -> tuple:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(content)
+    return info, content
+
+
+def record_fingerprint(records: np.ndarray) -> str:
+    digests = sorted(hashlib.sha256(record.tobytes()).digest() for record in records.reshape(-1, 7))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+@pytest.fixture
+def parts(cache: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set "parts" of an archive, which the mirrors send."""
+    path = Path(os.environ["LIT_GEN_MANIFEST"])
+    edition = {
+        "name": "official",
+        "mirrors": [f"http://{mirror.host}/parts.tar.gz" for mirror in mirrors],
+        "archive": "there/{file}",
+        "files": {name: {"size": 350} for name in PARTS},
+        "together": [
+            {"files": names, "records": 7, "fingerprint": record_fingerprint(RECORDS[which])}
+            for names, which in ((["a.bin", "b.bin"], slice(2)), (["c.bin"], slice(2, 3)))
+        ],
+    }
+    entry = {"parts": {"folders": ["parts"], "editions": [edition]}}
+    path.write_text(path.read_text() + yaml.safe_dump(entry))
+    monkeypatch.setitem(FILES, "parts.tar", archive(pack=False))
+
+
+def test_archive_arrives_by_itself_and_only_once(
+    parts: None, cache: Path, mirrors: list[Mirror]
+) -> None:
+    assert {file.status for file in verify("parts")} == {"missing"}
+
+    first, second = provide("parts"), provide("parts")
+
+    assert (first.source, second.source) == (mirrors[0].host, "cache")
+    assert {name: path.read_bytes() for name, path in second.files.items()} == PARTS
+    assert [name for name, _ in mirrors[0].asked] == ["parts.tar"]
+    assert on_disk(cache) == set(PARTS)
+    assert {file.status for file in verify("parts")} == {"ok"}
+
+
+def test_archive_goes_on_where_the_connection_broke(
+    parts: None, cache: Path, mirrors: list[Mirror]
+) -> None:
+    mirrors[0].answers += [truncated(after=300), normal]
+
+    provide("parts")
+
+    assert mirrors[0].asked == [("parts.tar", None), ("parts.tar", "bytes=300-")]
+    assert on_disk(cache) == set(PARTS)
+
+
+OTHER = PARTS | {"b.bin": PARTS["c.bin"]}  # right sizes, wrong records
+BOMB = member("there/readme", content=b"\0" * (3 << 20))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (archive()[:-200], "sent a damaged archive (Compressed file ended"),
+        (archive(pack=False)[:900], "sent a damaged archive (unexpected end of data"),
+        (b"<html>Please log in</html>", "sent a damaged archive (truncated header"),
+        (gzip.compress(b"no archive" * 100), "sent a damaged archive (invalid header"),
+        (archive(folder="elsewhere"), "sent an archive without there/a.bin, there/b.bin, there/c"),
+        (archive(folder="../there"), "sent an archive without there/a.bin"),
+        (archive(PARTS | {"b.bin": b"short"}), "sent b.bin as 5 bytes with SHA-256"),
+        (archive(PARTS | {"b.bin": b"x" * 9999}), "sent b.bin as 9,999 bytes with SHA-256"),
+        (archive(OTHER), "sent records with fingerprint"),
+        (archive(extra=[BOMB]), "sent an archive of more than 1,049,626 bytes"),
+        (os.urandom(2_000_000), "sent more than 1,049,626 bytes"),
+    ],
+)
+def test_wrong_archive_gives_way_to_the_next_mirror_and_leaves_nothing(
+    parts: None,
+    cache: Path,
+    mirrors: list[Mirror],
+    capsys: pytest.CaptureFixture,
+    body: bytes,
+    reason: str,
+) -> None:
+    mirrors[0].answers += [instead(body)]
+
+    data = provide("parts")
+
+    assert data.source == mirrors[1].host
+    assert f"{mirrors[0].host}: {reason}" in capsys.readouterr().err
+    assert {name: path.read_bytes() for name, path in data.files.items()} == PARTS
+    assert on_disk(cache) == set(PARTS)
+
+
+def test_wrong_archives_everywhere_leave_no_file_at_all(
+    parts: None, cache: Path, mirrors: list[Mirror]
+) -> None:
+    for mirror in mirrors:
+        mirror.answers += [instead(archive(OTHER))]
+
+    with pytest.raises(DataError, match="sent records with fingerprint"):
+        provide("parts")
+
+    assert on_disk(cache) == set()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        member("../../outside", content=b"!"),
+        member("/tmp/lit_gen_outside", content=b"!"),
+        member("there/../../outside", content=b"!"),
+        member("there/a.bin", tarfile.SYMTYPE, "../../outside"),
+        member("there/a.bin", tarfile.LNKTYPE, "there/b.bin"),
+        member("there/a.bin", tarfile.DIRTYPE),
+        member("there/a.bin", tarfile.FIFOTYPE),
+        member("parts", tarfile.SYMTYPE, "/tmp"),
+    ],
+)
+def test_malicious_members_are_passed_over(
+    parts: None, tmp_path: Path, cache: Path, mirrors: list[Mirror], extra: tuple
+) -> None:
+    (tmp_path / "outside").write_bytes(b"mine")
+    before = on_disk(tmp_path)
+    mirrors[0].answers += [instead(archive(extra=[extra]))]
+
+    data = provide("parts")
+
+    assert data.source == mirrors[0].host
+    assert {name: path.read_bytes() for name, path in data.files.items()} == PARTS
+    assert not any(path.is_symlink() for path in cache.rglob("*"))
+    assert on_disk(tmp_path) == before | set(PARTS)
+    assert (tmp_path / "outside").read_bytes() == b"mine"
+    assert not Path("/tmp/lit_gen_outside").exists()
+
+
+def test_records_count_in_any_order_of_the_files_and_in_them(parts: None, tmp_path: Path) -> None:
+    mixed = np.random.default_rng(1).permutation(RECORDS[:2].reshape(100, 7)).tobytes()
+    store(tmp_path / "one", **PARTS)
+    moved = {"a.bin.gz": gzip.compress(mixed[:350]), "b.bin": mixed[350:], "c.bin": PARTS["c.bin"]}
+    store(tmp_path / "other", **moved)
+
+    one, other = (provide("parts", tmp_path / where, download=False) for where in ("one", "other"))
+
+    both = sorted(bytes.fromhex(record_fingerprint(part)) for part in (RECORDS[:2], RECORDS[2:]))
+    assert one.fingerprint == other.fingerprint == hashlib.sha256(b"".join(both)).hexdigest()
+    ours, theirs = (read_records(list(data.files.values())[:2], 7) for data in (one, other))
+    assert (ours == theirs).all()
+    digests = [hashlib.sha256(record.tobytes()).digest() for record in ours]
+    assert digests == sorted(digests)
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, RECORDS[:2].reshape(100, 7)))
+
+
+def test_a_wrong_record_of_the_users_is_refused(
+    parts: None, tmp_path: Path, mirrors: list[Mirror]
+) -> None:
+    wrong = bytes([PARTS["a.bin"][0] ^ 1]) + PARTS["a.bin"][1:]
+    store(tmp_path / "mine", **PARTS | {"a.bin": wrong})
+
+    with pytest.raises(DataError) as error:
+        provide("parts", tmp_path / "mine")
+
+    assert re.match(
+        rf"{tmp_path}/mine/a.bin is not the file of that name in parts: its content is records "
+        r"with fingerprint \w{64} in a.bin, b.bin instead of \w{64}\.\nRemove or replace it",
+        str(error.value),
+    )
+    assert [file.status[:7] for file in verify("parts", tmp_path / "mine")] == [
+        "corrupt",
+        "corrupt",
+        "ok",
+    ]
+    assert on_disk(tmp_path / "mine") == set(PARTS)
+    assert not mirrors[0].asked
+
+
+def test_some_of_the_users_files_cannot_be_verified_alone(parts: None, tmp_path: Path) -> None:
+    store(tmp_path / "mine", **{"a.bin": PARTS["a.bin"]})
+
+    with pytest.raises(DataError, match=r"a\.bin is unchecked: .* together with those of b\.bin\."):
+        provide("parts", tmp_path / "mine")
+
+    assert [file.status[:9] for file in verify("parts", tmp_path / "mine")] == [
+        "unchecked",
+        "missing",
+        "missing",
+    ]
+
+
+@pytest.mark.parametrize("left", [PARTS | {"a.bin": bytes(350)}, {"b.bin": PARTS["b.bin"]}])
+def test_wrong_or_partial_records_in_the_cache_are_healed(
+    parts: None, cache: Path, capsys: pytest.CaptureFixture, left: dict[str, bytes]
+) -> None:
+    store(cache / "parts", **left)
+
+    data = provide("parts")
+
+    assert {name: path.read_bytes() for name, path in data.files.items()} == PARTS
+    assert "Fetching it again" in capsys.readouterr().err
+
+
+# Text
+
+
+def test_digits_are_parsed_exactly(tmp_path: Path) -> None:
+    digits = RNG.integers(0, 2, (5, 3), dtype=np.uint8)
+    text = "".join(" ".join(map(str, row)) + "\n" for row in digits.tolist()).encode()
+    store(tmp_path, plain=text, packed=gzip.compress(text))
+
+    for name in ("plain", "packed"):
+        found = read_amat(tmp_path / name, 3)
+        assert found.dtype == np.uint8
+        assert (found == digits).all()
+
+
+@pytest.mark.parametrize(
+    "text", [b"0 1\n1", b"0 1 1\n", b"0 1 1 0\n", b"0,1\n1 0\n", b"0 x\n1 0\n"]
+)
+def test_other_text_is_refused(tmp_path: Path, text: bytes) -> None:
+    store(tmp_path, text=text)
+
+    with pytest.raises(DataError, match="is no text of 2 digits a line"):
+        read_amat(tmp_path / "text", 2)
+
+
 # Real data
 
 REAL_DATA, RUN_PIP = os.environ.get("LIT_GEN_DATA"), files._run_pip
@@ -549,6 +805,17 @@ def test_real_mnist_is_what_the_manifest_says(monkeypatch: pytest.MonkeyPatch) -
     assert images == (55_000 if data.deviations else 60_000, 28, 28)
     assert labels == images[:1]
     assert test_images == (10_000, 28, 28)
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="LIT_GEN_DATA names no directory of real data")
+@pytest.mark.parametrize("dataset", ["binarized_mnist", "cifar10"])
+def test_real_set_is_what_the_manifest_says(monkeypatch: pytest.MonkeyPatch, dataset: str) -> None:
+    monkeypatch.delenv("LIT_GEN_MANIFEST")
+    folder = yaml.safe_load(MANIFEST.read_text())[dataset]["folders"][0]
+    if not (Path(REAL_DATA) / folder).is_dir():
+        pytest.skip(f"LIT_GEN_DATA has no {folder}")
+
+    assert provide(dataset, REAL_DATA, download=False).deviations == ()
 
 
 @pytest.mark.network

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lit_gen.harness.cli import main, parse_overrides
 from lit_gen.harness.commands.common import parse_budget
@@ -127,6 +128,27 @@ def test_data_verify_tells_good_from_bad_and_missing(
     assert status == 1
     assert re.search(r"corrupt.*train-labels", said)
     assert re.search(r"missing.*t10k-labels", said)
+
+
+def test_data_verify_lists_every_set_of_a_class_and_each_file_once(
+    tiny: Path, capsys: pytest.CaptureFixture
+) -> None:
+    small = Path(__file__).parents[1] / "small"
+    (tiny / "network.py").write_bytes((small / "network.py").read_bytes())
+    text = (small / "network.yaml").read_text()
+    paths = []
+    for kind in ("gray", "dynamic", "static"):
+        path = "lit_gen.datamodules.unlabeled.MNIST"
+        data = {"class_path": path, "init_args": {"binarization": kind}}
+        spec = yaml.safe_load(text) | {"data": data}
+        paths.append(tiny / f"{kind}.yaml")
+        paths[-1].write_text(yaml.safe_dump(spec))
+
+    status, said, _ = call(["data", "verify", *map(str, paths)], capsys)
+
+    assert status == 1  # the static set is not there
+    assert said.count("train-images-idx3-ubyte  ") == 1
+    assert re.search(r"missing +binarized_mnist_train.amat", said)
 
 
 def test_completion_knows_names_and_flags(tmp_path: Path) -> None:

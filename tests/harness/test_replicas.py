@@ -45,7 +45,7 @@ def separate(tiny_mnist: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 
 def folder(root: Path, record: Record) -> Path:
-    return root / NAME / record.name
+    return root / record.reproduction / record.name
 
 
 def largest_difference(a: object, b: object, path: str = "") -> float:
@@ -96,6 +96,23 @@ def test_records_and_checkpoints_are_those_of_separate_runs(tiny: Path, separate
         assert_equal(tiny, separate, record)
         (segment,) = record.provenance["segments"]
         assert segment["replicas"] == 3
+
+
+def test_likelihood_models_too(tiny: Path) -> None:
+    overrides = {
+        "data": {"init_args": {"validation": 101, "limit": 200, "batch_size": 20}},
+        "model": {"init_args": {"importance_samples": 10}},
+        "trainer": {"max_epochs": 3, "check_val_every_n_epoch": 2, "precision": "64-true"},
+    }
+    cells = [
+        Run(find("vae_mnist"), "iwae_L2_k5", "shuffled", Seed(seed, seed), overrides)
+        for seed in (1, 2, 3)
+    ]
+    for cell in cells:
+        assert execute(cell, tiny / "separate", "cpu", threads=1).status == "finished"
+    for record in execute_together(cells, 8, tiny / "together", "cpu", threads=1):
+        assert record.status == "finished"
+        assert_equal(tiny / "together", tiny / "separate", record)
 
 
 def test_no_more_than_asked_for_go_together(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """Adam with epsilon inside the root, against the formula by hand."""
 
+import copy
 import math
 
 import pytest
 import torch
 
-from lit_gen.nn.adam import InsideEpsilonAdam
+from lit_gen.nn.adam import InsideEpsilonAdam, UnitStartAdam
 
 
 def by_hand(gradients: list[float], lr: float, b1: float, b2: float, eps: float) -> float:
@@ -68,3 +69,34 @@ def test_parameters_without_gradient_stay() -> None:
 
     assert (p < 1).all()
     assert torch.equal(q, torch.ones(2))
+
+
+def test_unit_start_is_the_formula_of_its_code() -> None:
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(5, dtype=torch.float64))
+    optimizer = UnitStartAdam([p], lr=0.01)
+    theta, m, v = p.detach().clone(), torch.zeros(5).double(), torch.ones(5).double()
+    for t in range(1, 30):
+        g = torch.randn(5, dtype=torch.float64) * 0.1
+        p.grad = g.clone()
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        scale = 0.01 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+        theta = theta - scale * m / (v.sqrt() + 1e-4)
+        torch.testing.assert_close(p.detach(), theta, rtol=1e-9, atol=0)
+
+
+def test_unit_start_goes_on_from_its_state() -> None:
+    def train(steps: int, state: dict | None = None, start: torch.Tensor | None = None):
+        p = torch.nn.Parameter(torch.ones(3) if start is None else start.clone())
+        optimizer = UnitStartAdam([p], lr=0.01)
+        if state:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            p.grad = p.detach() * 0.1
+            optimizer.step()
+        return p.detach(), optimizer.state_dict()
+
+    whole, _ = train(6)
+    half, state = train(3)
+    assert torch.equal(whole, train(3, copy.deepcopy(state), half)[0])

@@ -75,3 +75,47 @@ def test_streams_end_with_their_block() -> None:
         pass
 
     assert draws.rand(4, 5, **FLOAT).shape == (4, 5)
+
+
+# --- a stream of its own for each example
+
+
+def test_the_noise_of_an_example_is_its_own() -> None:
+    index = torch.tensor([5, 9, 2])
+    with draws.of_examples(index):
+        whole = draws.randn_like(torch.empty(6, 4))  # two samples of each
+    with draws.of_examples(index[1:]):
+        part = draws.randn_like(torch.empty(4, 4))
+    assert torch.equal(whole.view(2, 3, 4)[:, 1:], part.view(2, 2, 4))
+    assert len(whole.unique()) == 24
+
+
+def test_it_goes_on_within_and_begins_anew_outside() -> None:
+    index, like = torch.tensor([1, 2]), torch.empty(2, 5)
+    with draws.of_examples(index):
+        first, second = draws.randn_like(like), draws.randn_like(like)
+    with draws.of_examples(index):
+        again = draws.randn_like(like)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_replicas_share_it_and_images_have_it_along_another_axis() -> None:
+    index = torch.tensor([3, 4])
+    with draws.of_examples(index):
+        replicas = draws.randn_like(torch.empty(3, 2, 16))
+    assert torch.equal(replicas[0], replicas[2])
+    with draws.of_examples(index, axis=0):
+        images = draws.randn_like(torch.empty(2, 1, 4, 4))
+    assert torch.equal(images.flatten(1), replicas[0])
+
+
+def test_it_is_normal_and_leaves_other_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with draws.of_examples(torch.arange(1000)):
+        noise = draws.randn_like(torch.empty(1000, 50, dtype=torch.float64))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert abs(noise.mean()) < 4 / 50_000**0.5
+    assert abs(noise.var() - 1) < 4 * (2 / 50_000) ** 0.5
+    assert abs(noise.mean(1).var() * 50 - 1) < 0.2  # neighbours' streams are independent
