@@ -6,6 +6,12 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
     predict_step returns a dict      kept as predictions, what the metrics are computed from
     model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid now and then;
                                      called in eval mode, without gradients
+    model.pictures(x)                what the trained model shows, by name; x: the first batch of
+                                     data.predict_dataloader (its first element if it is a tuple),
+                                     on the model's device; called once at the end in eval mode,
+                                     without gradients. A value is images (rows, columns, C, H, W)
+                                     in [0, 1], or nats (rows, columns), by layer and unit. A name
+                                     is letters, digits, "_", "-"; at most 12 of them
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
     data.state_dict                  the order of the data and the position in it
@@ -45,9 +51,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lit_gen.harness import provenance
+from lit_gen.harness import pictures, provenance
 from lit_gen.harness.record import (
     CHECKPOINT,
+    PICTURES,
     PREDICTIONS,
     RECORD,
     SAMPLES,
@@ -60,7 +67,15 @@ from lit_gen.harness.schema import LARGEST_NUMBER
 from lit_gen.harness.spec import Seed, Spec, UserError, digest, flatten, nearest
 from lit_gen.harness.team import ALONE, Team
 from lit_gen.harness.verdicts import certificate
-from lit_gen.harness.watch import Diverged, Stopped, Watch, WholeFiles, draw, random_state
+from lit_gen.harness.watch import (
+    Diverged,
+    Stopped,
+    Watch,
+    WholeFiles,
+    at_rest,
+    draw,
+    random_state,
+)
 
 # arguments of the Trainer that the harness sets itself, or that are about the machine
 OWNED = {
@@ -554,7 +569,7 @@ def _readable(checkpoint: Path, spec_hash: str) -> str | None:
 def finish(
     this: Opened, trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:
-    """What a finished run leaves: metrics, predictions, samples."""
+    """What a finished run leaves: metrics, predictions, samples, pictures."""
     record, folder = this.record, this.folder
     if is_overridden("test_step", model):
         trainer.test(model, datamodule=data, verbose=False)
@@ -572,8 +587,33 @@ def finish(
         write_atomically(folder / PREDICTIONS, buffer.getvalue())
     if hasattr(model, "sample"):
         write_atomically(folder / SAMPLES, draw(model))
+    if hasattr(model, "pictures") and is_overridden("predict_dataloader", data):
+        show(model, data, folder / PICTURES)
     record.result["metric_ids"] = certificate.ids(this.run.spec, record.result["metrics"])
     record.status = "finished"
+
+
+def show(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> None:
+    """Draws a trained model's pictures, and nothing else: what an earlier try left there goes.
+
+    Raises:
+        ValueError: `pictures` returned something that cannot be drawn.
+    """
+    with at_rest(model):
+        data.setup("predict")
+        batch = next(iter(data.predict_dataloader()))
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        x = x.to(model.device, model.dtype if x.is_floating_point() else None)
+        named = model.pictures(x)
+    try:
+        drawn = {f"{name}.png": pictures.png(x) for name, x in pictures.checked(named).items()}
+    except ValueError as error:
+        raise ValueError(f"{type(model).__name__}.pictures: {error}.") from error
+    for path in folder.glob("*.png"):
+        if path.name not in drawn:
+            path.unlink()
+    for name, content in drawn.items():
+        write_atomically(folder / name, content)
 
 
 @contextlib.contextmanager

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lit_gen.harness import provenance
+from lit_gen.harness import pictures, provenance
 from lit_gen.harness.record import CHECKPOINT, RECORD, SAMPLES, Record, write, write_atomically
 from lit_gen.harness.schema import LARGEST_NUMBER
 from lit_gen.harness.spec import UserError
 from lit_gen.harness.team import ALONE, Team
 
 GRIDS = Path(SAMPLES).stem  # the folder of samples drawn while training
+COLUMNS = 10  # of such a grid
 CHECKPOINT_EVERY = 60.0  # seconds; an epoch's end has one, too,
 CHECKPOINT_SHARE = 0.1  # if they do not take more than this part of the time
 LOOK_EVERY = 0.25  # seconds, where a look makes a GPU or other processes wait
@@ -301,15 +301,23 @@ def shown(epoch: int, last: int) -> bool:
 
 
 def draw(model: pl.LightningModule) -> bytes:
-    """A grid of 100 samples. Training goes on as if none had been drawn: random states, modes and
-    buffers, such as a batch normalisation's averages, are put back."""
+    """A grid of 100 samples. Training goes on as if none had been drawn."""
+    with at_rest(model):
+        samples = model.sample(100).cpu().numpy()
+    return pictures.grid(samples.reshape(-1, COLUMNS, *samples.shape[1:]))
+
+
+@contextlib.contextmanager
+def at_rest(model: pl.LightningModule) -> Iterator[None]:
+    """Eval mode without gradients; at its end random states, modes and buffers, such as a batch
+    normalisation's averages, are put back."""
     state = random_state()
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         model.eval()
         with torch.no_grad():
-            return grid(model.sample(100).cpu().numpy())
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -317,13 +325,3 @@ def draw(model: pl.LightningModule) -> bytes:
             for buffer, before in buffers:
                 buffer.copy_(before)
         set_random_state(state)
-
-
-def grid(images: np.ndarray, columns: int = 10) -> bytes:
-    """Images (N, C, H, W) in [0, 1], N a multiple of `columns`, side by side as a PNG."""
-    n, c, h, w = images.shape
-    rows = images.reshape(n // columns, columns, c, h, w).transpose(0, 3, 1, 4, 2)
-    pixels = (rows.reshape(n // columns * h, columns * w, c) * 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-    return buffer.getvalue()

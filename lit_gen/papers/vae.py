@@ -170,7 +170,7 @@ class LatentVariableModel(LightningModule):
         return means
 
     def decode(self, h: Tensor) -> Tensor:
-        """Images (..., 1, 28, 28) of h^L (..., U): pixel means, at the means of the layers below."""
+        """Images (..., 1, 28, 28) of h^L (..., U): pixel means, at the means of lower layers."""
         for layer in self.decoder:
             h, _ = layer(h)
         return self.pixels(h).sigmoid().unflatten(-1, (1, SIDE, SIDE))

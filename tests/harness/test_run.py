@@ -1,5 +1,6 @@
 """Runs that can be trusted: killed and continued, they give the record of an unbroken one."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from short import short
 
+from lit_gen.harness.replicas import execute_together
 from lit_gen.harness.run import (
     CHECKPOINT,
     PREDICTIONS,
@@ -21,8 +24,10 @@ from lit_gen.harness.run import (
     locked,
 )
 from lit_gen.harness.spec import Seed, UserError, find
+from lit_gen.papers.improved_gan import SemiSupervisedGAN
 
 NAME = "improved_gan_mnist_semisup"
+SMALL = Path(__file__).parents[1] / "small" / "network.yaml"
 SHORT = ["--seeds", "1", "--no-mlflow", "--data.validation", "100", "--data.batch_size", "20"]
 
 
@@ -144,6 +149,54 @@ def test_a_run_that_dies_after_its_last_epoch_is_still_tested(tiny: Path) -> Non
     assert again.result == whole.result
     assert again.provenance["data"] == whole.provenance["data"]
     assert again.deviations == whole.deviations
+
+
+def test_pictures_that_cannot_be_drawn_cost_no_training(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with samples: the record says why, and the mended model goes on from the checkpoint."""
+    given = {"../../kl": np.zeros((1, 3))}
+
+    def pictures(self: SemiSupervisedGAN, x: torch.Tensor) -> dict[str, np.ndarray]:
+        return given
+
+    whole = execute(short(), tiny / "whole", "cpu")
+    monkeypatch.setattr(SemiSupervisedGAN, "pictures", pictures, raising=False)
+    crashed = execute(short(), tiny / "runs", "cpu")
+    given = {"kl": np.full((20, 32), np.nan)}
+    again = execute(short(), tiny / "runs", "cpu", on_step=lambda *_: pytest.fail("trained"))
+
+    assert (crashed.status, crashed.epochs) == ("crashed", 2)
+    said = crashed.error["message"]
+    assert said.startswith("SemiSupervisedGAN.pictures: '../../kl' cannot name a picture; use")
+    assert (again.status, again.error) == ("finished", None)
+    assert again.result == whole.result
+    assert [p.parent.name for p in tiny.rglob("kl.png")] == ["pictures"]
+
+
+def test_pictures_of_runs_trained_together_are_those_of_separate_ones(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = find(str(SMALL))
+    changes = {"data": {"init_args": {"validation": 100}}, "trainer": {"precision": "64-true"}}
+    cell = spec.default_setting, spec.default_protocol
+    runs = [Run(spec, *cell, Seed(k, k), changes) for k in (1, 2)]
+    runs[0].resolve()  # makes the class's file importable
+
+    def pictures(self: pl.LightningModule, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": self.features(x)[:8]}
+
+    monkeypatch.setattr(importlib.import_module("network").Small, "pictures", pictures, False)
+    together = execute_together(runs, 2, tiny / "together", "cpu")
+    alone = [execute(run, tiny / "alone", "cpu") for run in runs]
+
+    def drawn(way: str) -> list[bytes]:
+        folders = [tiny / way / spec.name / record.name for record in alone]
+        return [(folder / "pictures/features.png").read_bytes() for folder in folders]
+
+    assert [r.status for r in (*together, *alone)] == ["finished"] * 4
+    assert drawn("together") == drawn("alone")
+    assert drawn("alone")[0] != drawn("alone")[1]
 
 
 def test_a_run_that_diverges_stops_at_once_and_says_at_which_step(tiny: Path) -> None:

@@ -1,6 +1,5 @@
 """Watching a run changes nothing about it, and it ends where it can go on."""
 
-import io
 import os
 import random
 import signal
@@ -8,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from short import short
+from torch.utils.data import DataLoader
 
+from lit_gen.datamodules.images import SemiSupervisedMNIST
 from lit_gen.harness.record import CHECKPOINT
-from lit_gen.harness.run import execute
+from lit_gen.harness.run import execute, show
 from lit_gen.harness.spec import UserError
-from lit_gen.harness.watch import draw, grid, random_state, set_random_state, shown
+from lit_gen.harness.watch import draw, random_state, set_random_state, shown
 from lit_gen.papers.improved_gan import SemiSupervisedGAN
 
 NAME = "improved_gan_mnist_semisup"
@@ -54,6 +56,49 @@ def test_samples_are_drawn_after_some_epochs_and_change_nothing(
     assert next(tiny.glob("drawn/*/*/samples.png")).read_bytes() == files("drawn")["epoch_0003.png"]
     assert drawn.result == plain.result == resumed.result
     assert same(state("drawn"), state("plain"))
+
+
+def test_pictures_change_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither record, predictions, samples nor checkpoint; they get the first batch, at rest."""
+    batches = []
+
+    def pictures(self: SemiSupervisedGAN, x: torch.Tensor) -> dict[str, object]:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.train()
+        batches.append(x)
+        torch.rand(1), np.random.rand(), random.random()
+        for buffer in self.buffers():
+            buffer.zero_()
+        images = x[:6].reshape(2, 3, 1, 28, 28)
+        return {"originals": images, "kl": torch.rand(1, 50), "broken": torch.nan * images}
+
+    plain = execute(short(), tiny / "plain", "cpu")
+    monkeypatch.setattr(SemiSupervisedGAN, "pictures", pictures, raising=False)
+    execute(short(), tiny / "shown", "cpu", stop=lambda: "enough")
+    shown = execute(short(), tiny / "shown", "cpu")
+
+    def file(root: str, name: str) -> Path:
+        return next(tiny.glob(f"{root}/*/*/{name}"))
+
+    assert (plain.status, shown.status) == ("finished", "finished")
+    assert shown.result == plain.result
+    for name in ("predictions.npz", "samples.png"):
+        assert file("shown", name).read_bytes() == file("plain", name).read_bytes()
+    assert same(
+        *(torch.load(file(root, CHECKPOINT), weights_only=True) for root in ("shown", "plain"))
+    )
+    there = sorted(path.name for path in file("shown", "pictures").iterdir())
+    assert there == ["broken.png", "kl.png", "originals.png"]
+    assert not list(tiny.glob("plain/*/*/pictures"))
+    (x,) = batches
+    data = SemiSupervisedMNIST(validation=100, limit=200, batch_size=20)
+    data.prepare_data()
+    data.setup("predict")
+    assert torch.equal(x, next(iter(data.predict_dataloader()))[0])
+    with Image.open(file("shown", "pictures/originals.png")) as image:
+        first = np.asarray(image)[:56, :56]  # twice as large
+    assert np.abs(first[::2, ::2] / 255 - x[0].reshape(28, 28).numpy()).max() < 0.003
 
 
 def same(a: object, b: object) -> bool:
@@ -98,20 +143,44 @@ def test_drawing_puts_everything_back() -> None:
     assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
 
 
+def test_showing_pictures_puts_everything_back(tmp_path: Path) -> None:
+    """The loader's random numbers, too; the batch has the model's precision."""
+
+    class Model(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.frozen = torch.nn.BatchNorm1d(3), torch.nn.Dropout().eval()
+
+        def pictures(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.train()
+            return {"numbers": self.norm(x) + torch.rand(1) + np.random.rand()}
+
+    class Data(pl.LightningDataModule):
+        def setup(self, stage: str) -> None:
+            self.x = torch.arange(12.0).reshape(4, 3)
+
+        def predict_dataloader(self) -> DataLoader:
+            return DataLoader(self.x, batch_size=2, shuffle=True)  # no tuples
+
+    model = Model().double().train()
+    model.frozen.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    start = random_state()
+    expected = torch.rand(1).item(), np.random.rand()
+    set_random_state(start)
+    (tmp_path / "old.png").write_bytes(b"of an earlier try")
+
+    show(model, Data(), tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers.png"]
+    assert (torch.rand(1).item(), np.random.rand()) == expected
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
+
+
 def test_grids_get_rarer() -> None:
     assert [e for e in range(1, 301) if shown(e, 300)] == [1, 2, 5, 10, 20, 50, 100, 200, 300]
     assert [e for e in range(1, 4) if shown(e, 3)] == [1, 2, 3]
-
-
-def test_grid_puts_images_in_rows() -> None:
-    images = np.zeros((20, 1, 2, 3))
-    images[11] = 1  # second row, second column
-
-    pixels = np.asarray(Image.open(io.BytesIO(grid(images))))
-
-    assert pixels.shape == (4, 30)
-    assert (pixels[2:4, 3:6] == 255).all()
-    assert pixels.sum() == 255 * 6
 
 
 def test_checkpoints_hold_no_code(tiny: Path) -> None:

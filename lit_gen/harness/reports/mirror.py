@@ -106,13 +106,16 @@ class Mirror:
             self.datasets.add(short)
 
     def attach(
-        self, files: Mapping[str, bytes | Path], grids: Mapping[int, Path], began: int
+        self,
+        files: Mapping[str, bytes | Path],
+        images: Mapping[tuple[str, int], Path],
+        began: int,
     ) -> None:
         """Artifacts by name: a text, or a file of that name; a tag keeps their hashes.
 
         Args:
             files: the artifacts.
-            grids: images by their step, drawn by MLflow with a slider over the steps.
+            images: by name and step, drawn by MLflow with a slider over a name's steps.
             began: as for `metrics`.
         """
         if self.files is None:
@@ -129,25 +132,28 @@ class Mirror:
             else:
                 self.send("log_text", content.decode(), name)
             self.files[name] = sha
-        self._draw(grids, began)
+        self._draw(images, began)
         self.describe({FILES: json.dumps(self.files, sort_keys=True)})
 
-    def _draw(self, grids: Mapping[int, Path], began: int) -> None:
-        """Images have names of MLflow's own: one that broke off half-way is found by its step."""
-        news = {step: path for step, path in grids.items() if _image(step) not in self.files}
+    def _draw(self, images: Mapping[tuple[str, int], Path], began: int) -> None:
+        """Their files have names of MLflow's own: one that broke off half-way is found by how that
+        begins."""
+        news = {one: path for one, path in images.items() if _image(*one) not in self.files}
         if not news:
             return
         from PIL import Image
 
         found = [file.path for file in self.client.list_artifacts(self.id, "images")]
-        for step, path in news.items():
-            begin = f"{_image(step)}+"
-            if not any(name.startswith(begin) and name.endswith(".webp") for name in found):
+        for (name, step), path in news.items():
+            begin = f"{_image(name, step)}+"
+            if not any(file.startswith(begin) and file.endswith(".webp") for file in found):
                 with Image.open(path) as image:
                     moment = began + 1000 * step
-                    self.send("log_image", image, key=GRIDS, step=step, timestamp=moment)
+                    if image.mode == "P":  # a palette's numbers have no means for MLflow's preview
+                        image = image.convert("RGB")
+                    self.send("log_image", image, key=name, step=step, timestamp=moment)
                     self.tags["mlflow.loggedImages"] = "True"  # log_image has said so
-            self.files[_image(step)] = ""
+            self.files[_image(name, step)] = ""
         self.describe({"mlflow.loggedImages": "True"})
 
     def settle(self, status: str, end: int) -> None:
@@ -159,15 +165,19 @@ class Mirror:
         self.status = status
 
 
-def _image(step: int) -> str:
+def _image(name: str, step: int) -> str:
     """How MLflow begins the name of an image's files."""
-    return f"images/{GRIDS}+step+{step}"
+    return f"images/{name}+step+{step}"
 
 
-def drawn(files: Iterable[str]) -> list[int]:
-    """The steps at which there are images."""
-    begin = _image(0).removesuffix("0")
-    return [int(name.removeprefix(begin)) for name in files if name.startswith(begin)]
+def drawn(files: Iterable[str]) -> dict[str, list[int]]:
+    """Steps of the images, by name."""
+    steps: dict[str, list[int]] = {}
+    for file in files:
+        name, _, step = file.removeprefix("images/").partition("+step+")
+        if step:
+            steps.setdefault(name, []).append(int(step))
+    return steps
 
 
 def _top(name: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from lit_gen.harness import record as records
 from lit_gen.harness import store
 from lit_gen.harness.claims import Entry, Paper
-from lit_gen.harness.record import RECORD, SAMPLES, Record
+from lit_gen.harness.record import PICTURES, RECORD, SAMPLES, Record
 from lit_gen.harness.reports import figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
 from lit_gen.harness.reports.standing import Standing
@@ -33,6 +33,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 GRIDS = 2  # sample grids of one cell
 COMMANDS = 3  # that would decide something
 LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
+MOST_PICTURES = 300_000  # bytes of all pictures of a reproduction; they shrink until they fit
+WIDE = 900  # pixels; a picture of more takes a row of its own
 BOUNDS = {"<": "below", ">": "above", "~": "about"}
 MISSING, UNBUILT, UNMEASURABLE = standing.WORDS
 ORDER = (
@@ -216,6 +218,9 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
     departures = _ledger(spec, runs, effects)
     listed = [row["text"] for row in departures]
     cells, judged = _cells(runs), [_judged(study, claim) for claim in in_order(spec)]
+    samples = [_samples(study, cell) for cell in cells]
+    _embed(picture for cell in samples for picture in cell["pictures"])
+    apart = any(cell["pictures"] for cell in samples)
     judged.sort(key=lambda said: not said[2] and all(map(report.unmeasured, said[1])))
     return {
         "name": spec.name,
@@ -224,8 +229,8 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "claims": list(_claims(judged, listed)),
         "context": _context(spec, catalogued),
         "figures": [figure for cell in cells for figure in _figures(study, cell)],
-        "samples": (samples := [_samples(study, cell) for cell in cells]),
-        "bare": [cell["title"] for cell in samples if not cell["of"]],
+        "samples": [[cell] for cell in samples] if apart else [samples],
+        "bare": [c["title"] for c in samples if not c["of"] and not c["pictures"]],
         "ledger": departures,
         "effects": {k: v for k, v in effects.items() if k not in {d.name for d in spec.ledger}},
         "runs": [_run(spec, record, listed) for record in runs],
@@ -498,14 +503,26 @@ def _far(record: Record) -> str:
 
 
 def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
-    """Grids of the first runs that have one."""
+    """Grids of the first runs that have one, and the pictures of the first that has any."""
     there = [
         (record, folder / SAMPLES)
         for record in cell
         if (folder := study.folder(record)) and (folder / SAMPLES).is_file()
     ]
+    shown = next(((r, p) for r in cell if (p := _pictures(study, r))), None)
     return {
         "title": _title(cell),
+        "whose": f"{_title(cell)}, {_seed(shown[0])}" if shown else "",
+        "pictures": [
+            {
+                "path": path,
+                "caption": (name := path.stem.replace("_", " ")),
+                "alt": f"Picture “{name}”, {_title(cell)}, seed {shown[0].key}",
+            }
+            for path in shown[1]
+        ]
+        if shown
+        else [],
         "of": len(there),
         "images": [
             {
@@ -518,15 +535,57 @@ def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def _pictures(study: Study, record: Record) -> list[Path]:
+    folder = study.folder(record)
+    return sorted((folder / PICTURES).glob("*.png")) if folder else []
+
+
+def _embed(pictures: Iterable[dict[str, Any]]) -> None:
+    """Gives pictures their addresses and widths; what small ones leave of the room, others get."""
+    from PIL import Image
+
+    found = [(picture.pop("path").read_bytes(), picture) for picture in pictures]
+    found.sort(key=lambda one: len(one[0]))
+    room = MOST_PICTURES
+    for i, (content, picture) in enumerate(found):
+        with Image.open(io.BytesIO(content)) as image:
+            picture["width"], picture["wide"] = image.width, image.width > WIDE
+        picture["src"], size = _fitting(content, room // (len(found) - i))
+        room -= size
+
+
+def _fitting(content: bytes, most: int) -> tuple[str, int]:
+    """A data: address of a PNG, and its bytes; a large one is a JPEG, as small as it must be."""
+    from PIL import Image
+
+    kind, least = "png", content
+    if len(content) > min(most, LARGEST_IMAGE):
+        kind, image = "jpeg", Image.open(io.BytesIO(content)).convert("RGB")
+        for parts in (1, 1.5, 2, 3, 4, 6, 8):
+            size = max(1, round(image.width / parts)), max(1, round(image.height / parts))
+            least = _jpeg(image if parts == 1 else image.resize(size, Image.Resampling.LANCZOS))
+            if len(least) <= min(most, LARGEST_IMAGE):
+                break
+    return _address(least, kind), len(least)
+
+
 def _embedded(path: Path) -> str:
     """A data: address of a PNG; large ones as JPEG."""
-    content, kind = path.read_bytes(), "png"
-    if len(content) > LARGEST_IMAGE:
-        from PIL import Image
+    from PIL import Image
 
-        file = io.BytesIO()
-        Image.open(io.BytesIO(content)).convert("RGB").save(file, "JPEG", quality=85)
-        content, kind = file.getvalue(), "jpeg"
+    content = path.read_bytes()
+    if len(content) > LARGEST_IMAGE:
+        return _address(_jpeg(Image.open(io.BytesIO(content)).convert("RGB")), "jpeg")
+    return _address(content, "png")
+
+
+def _jpeg(image: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -30,7 +30,7 @@ import yaml
 
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record, dumps
-from lit_gen.harness.reports.mirror import NAMED, Mirror, text
+from lit_gen.harness.reports.mirror import GRIDS, NAMED, Mirror, text
 from lit_gen.harness.spec import Claim, UserError, digest, flatten
 from lit_gen.harness.verdicts.curves import Progress
 from lit_gen.harness.verdicts.verdict import Verdict
@@ -120,7 +120,7 @@ def upload(
         child.metrics(_points(record, segments), began)
         if data := record.provenance.get("data"):
             child.dataset(data, record.config.get("data", {}).get("class_path", "data"))
-        child.attach(_artifacts(record, folder, checkpoints), _grids(record, folder), began)
+        child.attach(_artifacts(record, folder, checkpoints), _images(record, folder), began)
         child.settle(STATUS[record.status], end)
 
         parent.describe(common | {"kind": "cell"})
@@ -361,13 +361,17 @@ def _artifacts(record: Record, folder: Path, checkpoints: bool) -> dict[str, byt
     return files
 
 
-def _grids(record: Record, folder: Path) -> dict[int, Path]:
-    """Sample grids by their epoch."""
+def _images(record: Record, folder: Path) -> dict[tuple[str, int], Path]:
+    """Sample grids, and a finished run's pictures, by name and epoch."""
     last = folder / records.SAMPLES
     found = {int(p.stem[6:]): p for p in (folder / last.stem).glob("epoch_*.png")}
     if not found and record.status == "finished" and last.is_file():
         found = {record.epochs: last}
-    return dict(sorted(found.items()))
+    images = {(GRIDS, epoch): path for epoch, path in sorted(found.items())}
+    if record.status == "finished":
+        pictures = sorted((folder / records.PICTURES).glob("*.png"))
+        images |= {(path.stem, record.epochs): path for path in pictures}
+    return images
 
 
 class Tracker:

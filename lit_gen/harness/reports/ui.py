@@ -107,7 +107,7 @@ def _arrange(client: Any, experiment: Any) -> None:
 
 
 def arrangement(runs: list, what: str) -> dict[str, Any]:
-    """A view: of `charts`, the claimed metrics first, then samples and the other curves.
+    """A view: of `charts`, the claimed metrics first, then samples, pictures and the other curves.
 
     The table's runs are folded into their cells. Charts come with a flat list, by name, because
     MLflow draws no folded runs.
@@ -116,13 +116,16 @@ def arrangement(runs: list, what: str) -> dict[str, Any]:
     def logged(kind: str) -> set[str]:
         return {k for run in runs if run.data.tags.get("kind") == kind for k in run.data.metrics}
 
-    steps = (drawn(json.loads(run.data.tags.get(FILES, "{}"))) for run in runs)
-    last = max((step for some in steps for step in some), default=0)
+    last = {GRIDS: 0}  # step of each kind of image
+    for run in runs:
+        for name, steps in drawn(json.loads(run.data.tags.get(FILES, "{}"))).items():
+            last[name] = max(last.get(name, 0), *steps)
     claimed = sorted(logged("reference"))
     curves = sorted(k for k in logged("run") - {*claimed} if not k.startswith("system/"))
     sections: dict[str, list[dict]] = {
         "Claims": [_line(name, runs) for name in claimed],
-        "Samples": [{"type": "IMAGE", "imageKeys": [GRIDS], "step": last, "showRunParams": False}],
+        "Samples": [_images(GRIDS, last[GRIDS])],
+        "Pictures": [_images(name, last[name]) for name in sorted(last.keys() - {GRIDS})],
         "Curves": [_line(name, runs) for name in curves],
     }
     charts = [
@@ -152,9 +155,14 @@ def arrangement(runs: list, what: str) -> dict[str, Any]:
             {"uuid": name, "name": name, "display": True, "isReordered": True}
             | ({} if name == "Curves" else {"columns": 1, "cardHeight": 460})
             for name in sections
+            if sections[name] or name != "Pictures"
         ],
         "isAccordionReordered": True,
     }
+
+
+def _images(name: str, step: int) -> dict[str, Any]:
+    return {"type": "IMAGE", "imageKeys": [name], "step": step, "showRunParams": False}
 
 
 def _line(name: str, runs: list) -> dict[str, Any]:

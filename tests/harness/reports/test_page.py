@@ -320,6 +320,66 @@ def test_samples_are_shown_where_a_run_left_them(tmp_path) -> None:
     assert "seed 1" in images[0]["alt"]
 
 
+def pictured(folder: Path, **sizes: int) -> Path:
+    """A run directory with samples and incompressible pictures, so wide each."""
+    from PIL import Image
+
+    (folder / "pictures").mkdir(parents=True)
+    Image.new("L", (28, 28)).save(folder / "samples.png")
+    for name, size in sizes.items():
+        Image.effect_noise((size, size // 2), 90).save(folder / f"pictures/{name}.png")
+    return folder
+
+
+def test_pictures_of_one_seed_stand_below_its_samples(tmp_path) -> None:
+    folder = pictured(tmp_path / "a", kl_per_unit=80, reconstructions=1000)
+    other = pictured(tmp_path / "b", of_another_seed=80)
+    bare = pictured(tmp_path / "c")
+    cells = [("as_paper", 1, bare), ("as_paper", 2, folder), ("as_paper", 3, other)]
+    cells += [("lower", 1, other), ("higher", 1, bare)]
+    runs = tuple((run(s, i, 90.0), place) for s, i, place in cells)
+
+    content = page.html([page.Study(SPEC, runs)])
+
+    elements = Elements(content)
+    images = [a for tag, a in elements.found if tag == "img"]
+    names = [re.split("[“”]", a["alt"])[1] if "“" in a["alt"] else "samples" for a in images]
+    assert names == [
+        *["samples"] * 2, "kl per unit", "reconstructions", "samples", "of another seed", "samples",
+    ]  # fmt: skip
+    assert images[3]["alt"] == "Picture “reconstructions”, as_paper, protocol paper, seed 2"
+    assert "shows (as_paper, protocol paper, seed 2):" in elements.words
+    assert [a["width"] for a in images[2:4]] == ["80", "1000"]
+    assert content.count('<figure class="wide">') == 1
+    assert all(a["src"].startswith("data:image/") for a in images)
+    assert images[2]["src"].startswith("data:image/png;")
+    assert content == page.html([page.Study(SPEC, runs)])
+
+
+def test_pictures_without_samples_are_shown_too(tmp_path) -> None:
+    folder = pictured(tmp_path / "a", kl=80)
+    (folder / "samples.png").unlink()
+
+    words = Elements(page.html([study(RUNS[:1], folder)])).words
+
+    assert "seed 1): kl" in words
+    assert "No grid at hand" not in words
+
+
+def test_many_pictures_make_no_large_page(tmp_path) -> None:
+    names = {f"{name}_{size}": size for name in "abc" for size in (80, 700, 1200)}
+    folders = [pictured(tmp_path / cell, **names) for cell in ("as_paper", "lower")]
+    runs = [run(cell, 1, 90.0) for cell in ("as_paper", "lower")]
+
+    def size(folders: list) -> int:
+        return len(page.html([page.Study(SPEC, tuple(zip(runs, folders, strict=True)))]))
+
+    assert 200_000 < size(folders) - size([None] * len(runs)) < 460_000
+    found = [a for _, a in Elements(page.html([study(runs[:1], folders[0])])).found]
+    small = next(a for a in found if a.get("alt", "").startswith("Picture “a 80”"))
+    assert small["src"].startswith("data:image/png;")  # the large ones made room
+
+
 def test_runs_are_gathered_once_and_strangers_named(tmp_path, monkeypatch) -> None:
     kept, runs = tmp_path / "results", tmp_path / "runs"
     monkeypatch.setattr(page.store, "results", lambda spec: kept)

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tracked import DATA, claim, judged, make
@@ -351,6 +352,60 @@ def test_sample_grids_are_images_with_a_step_each_uploaded_once(anywhere, folder
     assert all(path.startswith("images/samples+step+") for path in paths)
     with Image.open(client.download_artifacts(child.info.run_id, sorted(paths)[1])) as image:
         assert (image.size, image.getpixel((0, 0))) == ((280, 280), 50)
+
+
+def pictures(folder: Path) -> None:
+    (folder / "pictures").mkdir()
+    stripes = Image.fromarray(np.tile(np.uint8([0, 255]), (200, 512))).quantize(8)
+    stripes.save(folder / "pictures/kl.png")
+    Image.new("L", (56, 56), 7).save(folder / "pictures/latent_walk.png")
+
+
+def test_a_finished_run_s_pictures_are_images_by_their_names(anywhere, folder) -> None:
+    pictures(folder)
+    once(anywhere, make(2, "running", reproduction="paper_pictures"), folder)
+    (_,), (child,) = runs(anywhere, "paper_pictures")
+    client = tracking.connect(anywhere)
+
+    def paths() -> list[str]:
+        found = client.list_artifacts(child.info.run_id, "images")
+        return [f.path for f in found if "samples" not in f.path]
+
+    assert paths() == []  # not yet
+    once(anywhere, make(3, reproduction="paper_pictures"), folder)
+    assert once(anywhere, make(3, reproduction="paper_pictures"), folder).sent == 0
+
+    shown = [path.split("+")[:3] for path in paths() if path.endswith(".png")]
+    assert sorted(shown) == [["images/kl", "step", "3"], ["images/latent_walk", "step", "3"]]
+    assert len(paths()) == 4  # each with a preview
+    (preview,) = (path for path in paths() if "kl" in path and path.endswith(".webp"))
+    with Image.open(client.download_artifacts(child.info.run_id, preview)) as image:
+        assert all(60 < level < 200 for level in image.convert("L").crop((9, 9, 99, 49)).tobytes())
+
+
+def test_an_upload_that_breaks_at_a_picture_is_completed(
+    tables, store, folder, tmp_path, monkeypatch
+) -> None:
+    pictures(folder)
+    once(store, make(), folder)
+    (tmp_path / "broken").mkdir()
+    uri = f"sqlite:///{shutil.copy(tables, tmp_path / 'broken')}"
+    client = tracking.connect(uri)
+    log = client.log_image
+
+    def breaks(*arguments, key: str, **named) -> None:
+        if key == "latent_walk":
+            raise ConnectionResetError(104, "Connection reset by peer")
+        log(*arguments, key=key, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "log_image", breaks)
+        with pytest.raises(ConnectionResetError):
+            tracking.upload(client, make(), folder)
+    half = contents(uri)
+    tracking.upload(client, make(), folder)
+
+    assert half != contents(uri) == contents(store)
 
 
 def test_a_run_that_kept_no_grids_shows_its_last_samples(store, folder) -> None:

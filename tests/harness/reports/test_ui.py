@@ -35,6 +35,8 @@ def upload(uri: str, tmp_path: Path, reproduction: str = "paper_table") -> None:
     (tmp_path / "run/samples").mkdir(parents=True)
     for epoch in (1, 2):
         Image.new("L", (28, 28), 99).save(tmp_path / f"run/samples/epoch_{epoch:04d}.png")
+    (tmp_path / "run/pictures").mkdir()
+    Image.new("L", (28, 28), 50).save(tmp_path / "run/pictures/between.png")
     cells = [(setting, seed) for setting in ("labels_20", "labels_100") for seed in (1, 2)]
     made = [make(seed=k, setting=s, reproduction=reproduction) for s, k in cells]
     tracking.sync([(r, tmp_path / "run") for r in made], uri, lambda record: [judged(94.5)])
@@ -77,11 +79,13 @@ def test_claims_come_first_on_a_logarithmic_axis(filled: str) -> None:
     charts = view(filled, "charts")
     shown = [(c["metricSectionId"], c.get("metricKey")) for c in charts["compareRunCharts"]]
     assert shown == [
-        ("Claims", "test/errors"), ("Samples", None), ("Curves", "test/nll"),
+        ("Claims", "test/errors"), ("Samples", None), ("Pictures", None), ("Curves", "test/nll"),
         ("Curves", "train/loss"), ("Curves", "val/errors"),
     ]  # fmt: skip
     assert charts["compareRunCharts"][0]["scaleType"] == "log"
-    assert charts["compareRunCharts"][1]["step"] == 2
+    assert [(c["imageKeys"], c["step"]) for c in charts["compareRunCharts"][1:3]] == [
+        (["samples"], 2), (["between"], 3),
+    ]  # fmt: skip
     table = view(filled, "table")
     assert table["searchFilter"] == ""
     assert table["orderByKey"] == "attributes.start_time"  # MLflow folds runs in no other order
