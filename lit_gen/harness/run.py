@@ -540,6 +540,9 @@ def set_up(config: Namespace, threads: int | None) -> None:
     if threads:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    # below 1e-38 a CPU takes many times as long; Adam's moments of a pixel that is always black end
+    # there, and stay, as 0.9 of the smallest number is rounded to itself
+    torch.set_flush_denormal(True)
 
 
 def _readable(checkpoint: Path, spec_hash: str) -> str | None:

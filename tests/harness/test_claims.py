@@ -14,7 +14,7 @@ from lit_gen.harness.verdicts.verdict import Verdict
 
 NAME = "improved_gan_mnist_semisup"
 OWN = {
-    "improved_gan": 30, "iaf": 57, "infogan": 2, "vime": 39, "gail": 42, "dcgan": 10, "vae": 85,
+    "improved_gan": 30, "iaf": 57, "infogan": 2, "vime": 39, "gail": 42, "dcgan": 10, "vae": 89,
     "draw": 5, "pixel_rnn": 32,
 }  # fmt: skip
 ENTRIES = [entry for paper in claims.papers() for entry in claims.read(paper).entries]
@@ -52,7 +52,7 @@ def test_every_claim_is_fixed_in_advance() -> None:
     [
         ("improved_gan", "mnist_semisup.100.single", 93, 6.5, 6.5),
         ("improved_gan", "cifar10_samples.inception.our_methods", 8.09, 0.07, 0.275),
-        ("iaf", "mnist.iaf_depth8_width1920.vlb", -80.8, 0.07, 0.07),
+        ("iaf", "mnist.iaf_depth8_width1920.vlb", -80.8, 0.07, 0.5),
         ("iaf", "cifar10.resnet_vae_iaf.bits_per_dim", 3.11, None, 0.04),
         ("vime", "mountaincar_eta.trpo.eta0.3", -91.56, None, 13.7),
         ("gail", "acrobot.trajs1.gail", -77.26, 18.03, 4.3171),
@@ -89,6 +89,7 @@ def test_what_was_never_verified_is_known() -> None:
         "dcgan": 2,
         "draw": 2,
         "pixel_rnn": 14,
+        "vae": 4,
         "vime": 8,
     }
 
@@ -227,8 +228,8 @@ def test_the_command_lists_every_claim_once(
         rows = [line for line in lines if line.split("\t")[1] == entry.id]
         same = [e for e in ENTRIES if e.id == entry.id and not e.context]
         assert len(rows) == len(same), entry.id
-    assert sum(OWN.values()) == 302
-    assert len(lines) == 302
+    assert sum(OWN.values()) == 306
+    assert len(lines) == 306
     assert {line.count("\t") for line in lines} == {6}
     draw = next(line for line in lines if "mnist.draw_no_attention.bound" in line).split("\t")
     assert draw[0] == "draw"

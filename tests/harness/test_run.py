@@ -22,6 +22,7 @@ from lit_gen.harness.run import (
     Run,
     execute,
     locked,
+    set_up,
 )
 from lit_gen.harness.spec import Seed, UserError, find
 from lit_gen.papers.improved_gan import SemiSupervisedGAN
@@ -334,3 +335,16 @@ def test_provenance_says_where_a_number_came_from(tiny: Path) -> None:
     assert segment["steps"] == record.steps == 20
     assert record.config["model"]["init_args"]["lr"] == 0.003  # the default, resolved
     assert "data.limit = 200" in record.deviations
+
+
+def test_a_moment_that_fades_becomes_nought() -> None:
+    """Or it stays just above it for ever, where a CPU is slow."""
+    _, config = Run(find(NAME), "labels_100", "release", Seed(1, 1), {}).resolve()
+    moment = torch.full((8,), 1e-45)
+    torch.set_flush_denormal(False)
+    try:
+        assert (moment * 0.9 > 0).all()
+        set_up(config, None)
+        assert (moment * 0.9 == 0).all()
+    finally:
+        torch.set_flush_denormal(False)
