@@ -55,7 +55,7 @@ def randn_like(x: Tensor) -> Tensor:
     if _examples is not None:
         return _of_examples(x, *_examples)
     if _streams is None and rank_and_size()[1] == 1:
-        return torch.randn_like(x)
+        return torch.randn_like(x, memory_format=torch.contiguous_format)  # in one order always
     shape = x.shape if _streams is None else x.shape[1:]
     return _draw(torch.randn, shape, x.device, x.dtype)
 

@@ -4,6 +4,7 @@ arXiv:1602.07868. Improved GAN and inverse autoregressive flow use the same laye
 initialisation, epsilon and choice of what is trained.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,8 +14,32 @@ from torch.autograd.function import once_differentiable
 
 from lit_gen.nn import distributed
 
+CONSTANT = 1e-10  # a variance that is rounding; the authors' code adds it
 
-class WeightNormLinear(nn.Module):
+
+class WeightNorm(nn.Module):
+    """What `data_dependent_init` asks of a layer with weights of fixed length per output unit.
+
+    Attributes:
+        std: what the deviation of its units becomes; None takes that of the call.
+        units: axis of the units in the output, counted from the end.
+    """
+
+    std: float | None = None
+    units = -1
+    v: nn.Parameter
+    b: nn.Parameter
+
+    def direction(self) -> Tensor:
+        """The weight before its length is set, whose norm is taken."""
+        return self.v
+
+    def rescale(self, factor: Tensor) -> None:
+        """Multiplies the length of each unit's weight, (..., out)."""
+        self.g *= factor
+
+
+class WeightNormLinear(WeightNorm):
     """y = s * (x v^T) + b with s = g / sqrt(eps + |v|^2), one norm per output unit (Eq. 2).
 
     Scaling the output instead of the weight is the same function, and touches (B, out) numbers
@@ -48,7 +73,12 @@ class WeightNormLinear(nn.Module):
             self.register_buffer("g", g)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _WeightNormLinear.apply(x, self.v, self.g, self.b, self.eps)
+        v = self.direction()
+        if torch.is_autocast_enabled(x.device.type):  # for whose types no gradient is written out
+            a = F.linear(x, v) if v.dim() == 2 else x @ v.mT
+            s = self.g * (torch.linalg.vector_norm(v, dim=-1).square() + self.eps).rsqrt()
+            return a * s.unsqueeze(-2) + self.b.unsqueeze(-2)
+        return _WeightNormLinear.apply(x, v, self.g, self.b, self.eps)
 
 
 class _WeightNormLinear(torch.autograd.Function):
@@ -87,27 +117,120 @@ class _WeightNormLinear(torch.autograd.Function):
         return dx, dv, dg if need_g else None, db, None
 
 
+class WeightNormConv2d(WeightNorm):
+    """Convolution with w = gain v / |v|, one norm over (in, kernel) per output unit.
+
+    Here the weight is scaled, as an image's output is larger than it. The padding is TensorFlow's
+    'SAME': n pixels become ceil(n / stride), and if the padding is odd, the end gets one more.
+
+    Args:
+        in_channels, out_channels: of x (B, in, H, W) and y (B, out, H', W').
+        kernel_size, stride: of the square kernel.
+        std: what `data_dependent_init` makes of the units' deviation.
+        exponent: c of the gain exp(c s) with a trained s, which initialisation sets as if c were 3.
+            The first code of inverse autoregressive flow has 3; its second has 1, so that its units
+            start at the cube root of the intended gain. Adamax moves log gain in steps of c lr.
+    """
+
+    units = -3
+    across = (1, 2, 3)  # axes of v that a unit's weight has
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        std: float = 0.1,
+        exponent: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.stride, self.std, self.exponent = stride, std, exponent
+        self.v = nn.Parameter(
+            0.05 * torch.randn(self.shape(in_channels, out_channels, kernel_size))
+        )
+        self.s = nn.Parameter(torch.zeros(out_channels))
+        self.b = nn.Parameter(torch.zeros(out_channels))
+
+    @staticmethod
+    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
+        return out_channels, in_channels, k, k
+
+    def rescale(self, factor: Tensor) -> None:
+        self.s += factor.log() / 3
+
+    def weight(self) -> Tensor:
+        v = self.direction()
+        r = (v.square().sum(self.across, keepdim=True) + 1e-12).rsqrt()  # a unit may see nothing
+        return v * (r * (self.exponent * self.s).exp().view_as(r))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.v.shape[-1]
+        (top, bottom), (left, right) = (same_padding(n, k, self.stride) for n in x.shape[-2:])
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, self.weight(), self.b, self.stride, (top, left))
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight(), self.b, self.stride)
+
+
+class WeightNormConvTranspose2d(WeightNormConv2d):
+    """The same for the transpose of that convolution, which makes n pixels of ceil(n / stride).
+
+    Args:
+        size: pixels of a side of y; stride times those of x by default.
+    """
+
+    across = (0, 2, 3)
+
+    def __init__(self, *args: int, size: int | None = None, **kwargs: float) -> None:
+        super().__init__(*args, **kwargs)
+        self.size = size
+
+    @staticmethod
+    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
+        return in_channels, out_channels, k, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = [self.size or self.stride * n for n in x.shape[-2:]]
+        before = [same_padding(n, self.v.shape[-1], self.stride)[0] for n in sides]
+        y = F.conv_transpose2d(x, self.weight(), self.b, self.stride, before)
+        return y[..., : sides[0], : sides[1]]
+
+
+def same_padding(n: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Pixels before and after n others, with which a convolution has ceil(n / stride) outputs."""
+    total = max((math.ceil(n / stride) - 1) * stride + kernel_size - n, 0)
+    return total // 2, total - total // 2
+
+
 @torch.no_grad()
 def data_dependent_init(model: Callable[[Tensor], Tensor], x: Tensor, std: float = 1.0) -> None:
-    """Sets g and b of every WeightNormLinear so that each unit has mean 0 and `std` on x (Sec. 3).
+    """Sets gain and b of WeightNorm layers so that each unit has mean 0 and `std` on x (Sec. 3).
 
     One forward pass, in the mode the model is in (noise stays on in training mode); each layer
-    sees its input as the layers below leave it after their own initialisation.
+    sees its input as the layers below leave it after their own initialisation. In a convolution the
+    moments are those over images and pixels. A unit that is the same everywhere keeps its gain and
+    gets no shift: above a vector that starts at zero, or the first of an autoregressive order.
 
     Args:
         model: called once with x; its weight-normalised layers must have b = 0.
         x: one batch of real inputs, as `model` takes them; of several processes, this one's share.
-        std: standard deviation of every pre-activation afterwards.
+        std: standard deviation of every pre-activation afterwards, where a layer has none itself.
     """
 
-    def normalise(layer: WeightNormLinear, _: tuple[Tensor], a: Tensor) -> Tensor:
-        mu, variance = distributed.moments(a, -2)
-        scale = std * variance.rsqrt()
-        layer.g *= scale
+    def normalise(layer: WeightNorm, _: tuple[Tensor, ...], a: Tensor) -> Tensor:
+        rows = a if layer.units == -1 else a.movedim(layer.units, -1).flatten(0, -2)
+        mu, variance = distributed.moments(rows, -2)
+        varies = variance > CONSTANT
+        target = std if layer.std is None else layer.std
+        scale = torch.where(varies, target * variance.rsqrt(), 1)
+        mu = torch.where(varies, mu, 0)
+        layer.rescale(scale)
         layer.b.copy_(-mu * scale)
+        if layer.units != -1:
+            return (a - mu[:, None, None]) * scale[:, None, None]
         return (a - mu.unsqueeze(-2)) * scale.unsqueeze(-2)
 
-    layers = [m for m in model.modules() if isinstance(m, WeightNormLinear)]
+    layers = [m for m in model.modules() if isinstance(m, WeightNorm)]
     hooks = [layer.register_forward_hook(normalise) for layer in layers]
     try:
         model(x)

@@ -119,3 +119,12 @@ def test_it_is_normal_and_leaves_other_random_numbers_alone() -> None:
     assert abs(noise.mean()) < 4 / 50_000**0.5
     assert abs(noise.var() - 1) < 4 * (2 / 50_000) ** 0.5
     assert abs(noise.mean(1).var() * 50 - 1) < 0.2  # neighbours' streams are independent
+
+
+def test_an_image_gets_the_same_noise_in_any_memory_layout() -> None:
+    x = torch.empty(2, 3, 4, 4)
+    drawn = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        drawn.append(draws.randn_like(x.to(memory_format=layout)))
+    assert torch.equal(*drawn)
