@@ -438,10 +438,8 @@ def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | 
     limit = sum(file["size"] for file in edition["files"].values()) + SLACK
     parts: dict[str, Path] = {}
     try:
-        with tarfile.open(fileobj=archive, mode="r|") as tar:
+        with tarfile.open(fileobj=_Limited(archive, limit), mode="r|") as tar:
             for member in tar:
-                if member.offset_data + member.size > limit:
-                    return f"sent an archive of more than {limit:,} bytes"
                 if member.isreg() and (name := members.get(member.name)):
                     parts[name] = home / f"{name}.part"
                     wrong = _write(tar.extractfile(member), parts[name], files[name])
@@ -457,11 +455,28 @@ def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | 
         for name in list(parts):
             os.replace(parts.pop(name), home / name)
         return None
+    except _SourceFailed as error:
+        return str(error)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         return f"sent a damaged archive ({error})"
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+class _Limited:
+    """An unpacked archive, read up to `limit` bytes: tarfile holds a member's further headers in
+    memory, however long they are, before anyone sees the member."""
+
+    def __init__(self, archive: BinaryIO, limit: int) -> None:
+        self.archive, self.limit, self.done = archive, limit, 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self.archive.read(size)
+        self.done += len(chunk)
+        if self.done > self.limit:
+            raise _SourceFailed(f"sent an archive of more than {self.limit:,} bytes")
+        return chunk
 
 
 def _download(url: str, final: Path, limit: int, use: Callable[[BinaryIO], str | None]) -> None:

@@ -86,6 +86,8 @@ class ImagesInMemory(LightningDataModule):
     Args:
         dataset: its name in the manifest.
         batch_size: examples in a batch, in all W processes together.
+        validation: images in `val`.
+        limit: use only so many images of each set.
         data_dir: where the files are looked for first.
 
     Attributes:
@@ -93,9 +95,17 @@ class ImagesInMemory(LightningDataModule):
         epochs: training batches, with `share`, `order_state` and `restore`; there after `setup`.
     """
 
-    def __init__(self, dataset: str, batch_size: int, data_dir: str | None) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        batch_size: int,
+        validation: int,
+        limit: int | None,
+        data_dir: str | None,
+    ) -> None:
         super().__init__()
         self.dataset, self.batch_size, self.data_dir = dataset, batch_size, data_dir
+        self.validation, self.limit = validation, limit
         self.provided: files.DataFiles | None = None
         self.shared: Share = ALONE
         self.loaded: Any = None
@@ -112,17 +122,27 @@ class ImagesInMemory(LightningDataModule):
         """What processes must be able to share equally."""
         return {"batch_size": self.batch_size}
 
+    def evaluated(self) -> dict[str, int | None]:
+        """What bounds the sizes of the evaluated sets, unless it is 0 or None."""
+        return {"validation": self.validation, "limit": self.limit}
+
     def share(self, rank: int, size: int) -> None:
         """Makes this one of `size` processes that train together. (0, 1), at the end, undoes it.
 
         Raises:
-            ValueError: they cannot share a batch equally.
+            ValueError: they cannot share a batch equally, or one has nothing to evaluate.
         """
         for what, number in self.to_share().items():
             if number % size:
                 raise ValueError(
                     f"{what}={number}: {size} processes cannot share it equally. "
                     f"Use a number of devices that divides {number}."
+                )
+        for what, number in self.evaluated().items():
+            if 0 < (number or 0) < size:
+                raise ValueError(
+                    f"{what}={number}: {size} processes need an image each to evaluate. "
+                    f"Use {size} or more, or fewer devices."
                 )
         self.shared = rank, size
         if hasattr(self, "epochs"):
@@ -349,14 +369,13 @@ class SemiSupervisedMNIST(ImagesInMemory):
         limit: int | None = None,
         data_dir: str | None = None,
     ) -> None:
-        super().__init__("mnist", batch_size, data_dir)
+        super().__init__("mnist", batch_size, validation, limit, data_dir)
         if labels % 10 or labels < 10:
             raise ValueError(
                 f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
             )
         at_least(batch_size=(batch_size, 1), validation=(validation, 0), limit=(limit, 1))
         self.labels, self.seed, self.seed_data = labels, seed, seed_data
-        self.validation, self.limit = validation, limit
 
     @classmethod
     def together(cls, data: Sequence[Self]) -> LightningDataModule:
@@ -366,6 +385,10 @@ class SemiSupervisedMNIST(ImagesInMemory):
     def to_share(self) -> dict[str, int]:
         first = min(INITIALIZATION, self.limit or INITIALIZATION)
         return super().to_share() | {"images to initialise on": first}
+
+    def evaluated(self) -> dict[str, int | None]:
+        left = self.limit - self.labels if self.limit and self.validation else None
+        return super().evaluated() | {"limit - labels": left}
 
     def load(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         """Images and labels, of training and of test."""

@@ -184,7 +184,7 @@ class _Unlabeled(ImagesInMemory):
         limit: int | None,
         data_dir: str | None,
     ) -> None:
-        super().__init__(dataset, batch_size, data_dir)
+        super().__init__(dataset, batch_size, validation, limit, data_dir)
         at_least(
             batch_size=(batch_size, 1),
             validation=(validation, 0),
@@ -192,8 +192,7 @@ class _Unlabeled(ImagesInMemory):
             seed=(seed, 0),
             limit=(limit, 1),
         )
-        self.validation, self.shuffle, self.limit = validation, shuffle, limit
-        self.eval_batch_size, self.seed = eval_batch_size, seed
+        self.shuffle, self.eval_batch_size, self.seed = shuffle, eval_batch_size, seed
 
     @classmethod
     def together(cls, data: Sequence[Self]) -> LightningDataModule:

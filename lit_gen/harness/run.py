@@ -167,9 +167,8 @@ class Run:
             placed = _for_team(team, objects.model, objects.data)
             trainer = make_trainer(objects.trainer, device, callbacks=callback, **placed)
         except Exception as error:  # a class may raise whatever it likes at a value
-            text = " ".join(str(error).split())
             raise UserError(
-                f"{self.spec.name} cannot be built ({type(error).__name__}): {text}"
+                f"{self.spec.name} cannot be built ({type(error).__name__}): {_reason(error)}"
             ) from error
         return objects.model, objects.data, trainer
 
@@ -245,6 +244,14 @@ def _for_team(
     }
 
 
+def _reason(error: Exception) -> str:
+    """What a class said of its arguments, without what jsonargparse puts around it."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"Errors: - (.+?) - Expected a <class 'NoneType'> Given value", text):
+        return found[1]
+    return text
+
+
 def _explain(error: Exception, config: dict) -> str:
     """jsonargparse's report, of up to fifty lines, as one sentence."""
     text = str(error)
@@ -267,7 +274,9 @@ def _explain(error: Exception, config: dict) -> str:
     rest = rest.split("Given value type")[0]
     if "class_path" in text:  # the last alternative of the model or data as a whole is null
         rest = rest.rpartition("Expected a <class 'NoneType'>")[0] or rest
-    types = re.findall(r"Expected an? (?:<class ')?([\w ]+)", rest)
+    choices = re.findall(r"typing\.Literal\[([^\]]+)\]", rest)
+    types = re.findall(r"Expected an? (?:<class ')?(?!typing)([\w ]+)", rest)
+    types = [*[f"one of {choice}" for choice in choices], *types]
     kinds = " or ".join(dict.fromkeys(t.strip().replace("NoneType", "null") for t in types))
     values = dict(flatten(config))
     if not kinds:

@@ -21,8 +21,10 @@ KEPT_STEP = 2.0**-10  # nats: what is kept is rounded to whole steps, which pack
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean, rounded once: equal whatever the order, and however the values were cut apart."""
-    return math.fsum(np.asarray(values, float).tolist()) / len(values)
+    """The mean, rounded once: equal whatever the order, and however the values were cut apart.
+    nan if a value is not finite."""
+    x = np.asarray(values, float)
+    return math.fsum(x.tolist()) / len(x) if np.isfinite(x).all() else math.nan
 
 
 def bits_per_dim(log_px: float, dims: int) -> float:
@@ -72,7 +74,7 @@ class _Mean:
             if drawn != {self.samples}:
                 said = ", ".join(map(str, sorted(drawn))) or "an unknown number of"
                 raise ValueError(f"{said} samples were drawn for each example, not {self.samples}")
-        return self.value(mean(values)) if np.isfinite(values).all() else math.nan
+        return self.value(mean(values))
 
     def value(self, nats: float) -> float:
         return nats

@@ -38,8 +38,8 @@ def of_examples(index: Tensor, axis: int = -2) -> Iterator[None]:
 
     Args:
         index: which examples a batch holds, (B,): each seeds its stream.
-        axis: of the batch in what is drawn. It may hold S samples of each example, (..., S B, ...),
-            the first sample of all examples first. Axes before it, of replicas, share the numbers.
+        axis: of the batch in what is drawn. It may hold S samples of each example, as `repeat`
+            makes them. Axes before it, of replicas, share the numbers.
     """
     global _examples
     generators = [torch.Generator(index.device).manual_seed(i) for i in index.tolist()]
@@ -48,6 +48,15 @@ def of_examples(index: Tensor, axis: int = -2) -> Iterator[None]:
         yield
     finally:
         _examples = before
+
+
+def repeat(x: Tensor, samples: int, axis: int = -2) -> Tensor:
+    """Each example S times along the axis, all of them once before any again: (..., S B, ...)."""
+    if samples == 1:
+        return x
+    times = [1] * x.dim()
+    times[axis] = samples
+    return x.repeat(times)
 
 
 def randn_like(x: Tensor) -> Tensor:

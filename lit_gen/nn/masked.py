@@ -21,7 +21,10 @@ def block_mask(inputs: int, outputs: int, strict: bool, reverse: bool = False) -
     """
     blocks = min(inputs, outputs)
     if max(inputs, outputs) % blocks:
-        raise ValueError(f"{inputs} inputs and {outputs} outputs have no blocks in common")
+        raise ValueError(
+            f"{inputs} inputs and {outputs} outputs have no blocks in common: one number must be a "
+            "multiple of the other"
+        )
     of_input, of_output = (torch.arange(n) * blocks // n for n in (inputs, outputs))
     mask = of_input < of_output[:, None] if strict else of_input <= of_output[:, None]
     return (mask.flip(0, 1) if reverse else mask).float()

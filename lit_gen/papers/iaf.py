@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
-from lit_gen.metrics.likelihood import LogLikelihood, importance_weighted, kept
+from lit_gen.metrics.likelihood import LogLikelihood, Measured, importance_weighted, kept
 from lit_gen.nn import distributed, draws, gaussian
 from lit_gen.nn.adamax import UncorrectedAdamax
+from lit_gen.nn.draws import repeat
 from lit_gen.nn.logistic import log_mass
 from lit_gen.nn.masked import MaskedConv2d, MaskedLinear
 from lit_gen.nn.weight_norm import (
@@ -90,11 +91,6 @@ def exact(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def repeat(x: Tensor, samples: int) -> Tensor:
-    """(B, ...) -> (S B, ...), the first sample of all images first."""
-    return x if samples == 1 else x.repeat(samples, *[1] * (x.dim() - 1))
-
-
 # --- the models' frame
 
 
@@ -124,6 +120,8 @@ class Autoencoder(LightningModule):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
+        if (samples := self.hparams.importance_samples) < 1:
+            raise ValueError(f"importance_samples={samples}: use 1 or more")
         self.automatic_optimization = False  # the average follows each step
         self.network = network
         self.averaged = copy.deepcopy(network).requires_grad_(False).eval()
@@ -131,12 +129,11 @@ class Autoencoder(LightningModule):
         self.register_buffer("initialized", torch.tensor(False))
         names = [f"{split}_{name}" for split in ("val", "test") for name in self.metrics]
         self.measures = nn.ModuleDict({name: LogLikelihood(self.dims) for name in names})
-        self.measured: dict[int, dict[str, Tensor]] = {}
+        self.tested = Measured()
 
     # --- training
 
     def on_train_start(self) -> None:
-        self.measured.clear()
         if not self.initialized:  # a resumed run brings its own scales
             x = self.trainer.datamodule.initialization_images(self.hparams.init_images)
             self.initialize(x.to(self.device))
@@ -172,7 +169,9 @@ class Autoencoder(LightningModule):
         return {f"train/{name}": value.detach() for name, value in said.items()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return UncorrectedAdamax(self.network.parameters(), self.hparams.lr)
+        # the code sums over the images of a chunk, beside which its epsilon is smaller
+        eps = 1e-8 / (self.hparams.free_bits_chunk or 1)
+        return UncorrectedAdamax(self.network.parameters(), self.hparams.lr, eps=eps)
 
     # --- how it is measured
 
@@ -202,7 +201,7 @@ class Autoencoder(LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         found = self.measure(*batch, self.hparams.importance_samples)
-        self.measured[batch_idx] = found
+        self.tested.put(batch_idx, batch[1], found)
         self._log("test", self.metrics, found)
 
     def _log(self, split: str, names: tuple[str, ...], found: dict[str, Tensor]) -> None:
@@ -213,13 +212,19 @@ class Autoencoder(LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What the metrics are computed from; what was just tested is not measured again."""
-        found = self.measured.pop(batch_idx, None)
-        return self.measure(*batch, self.hparams.importance_samples) if found is None else found
+        found = self.tested.take(batch_idx, batch[1])
+        return found or self.measure(*batch, self.hparams.importance_samples)
+
+    def on_test_start(self) -> None:
+        self.tested.forget()
+
+    def on_predict_end(self) -> None:
+        self.tested.forget()
 
     @torch.no_grad()
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n images (n, C, H, W) in [0, 1], means of p(x|z) at z ~ p(z), from a noise of its own."""
-        streams = torch.arange(n, device=self.device) + seed * 2**20
+        streams = torch.arange(n, device=self.device) + (2**32 + seed * 2**20)  # of no image
         with draws.of_examples(streams, 0):
             return self.averaged.generate(n)
 
@@ -227,7 +232,9 @@ class Autoencoder(LightningModule):
         """Test images above their reconstructions, ways between them, and nats by layer, unit."""
         with draws.of_examples(torch.arange(len(x), device=x.device), 0):
             _, kl, z = self.averaged(x)
-        n = min(10, len(x)) // 2 * 2
+        shown, n = {"nats_of_layers_and_units": kl.mean(0).flip(0)}, min(10, len(x)) // 2 * 2
+        if not n:
+            return shown
         z = [layer[:n] for layer in z]
         decoded = self.averaged.generate(n, z)
         seen = (x[:n] / 255 if x.dtype == torch.uint8 else x[:n]).view_as(decoded)
@@ -235,11 +242,9 @@ class Autoencoder(LightningModule):
             self.averaged.generate(n // 2, [torch.lerp(one[::2], one[1::2], t / 9) for one in z])
             for t in range(10)
         ]
-        return {
-            "reconstructions": torch.stack([seen, decoded]),
-            "interpolations": torch.stack(ways, 1),
-            "nats_of_layers_and_units": kl.mean(0).flip(0),
-        }
+        shown["reconstructions"] = torch.stack([seen, decoded])
+        shown["interpolations"] = torch.stack(ways, 1)
+        return shown
 
 
 # --- MNIST
@@ -332,7 +337,7 @@ class ConvNetwork(Network):
     def posterior(self, code: tuple[Tensor, ...], samples: int) -> tuple[Tensor, Tensor]:
         """z ~ q(z|x) and log q of its units, (S B, D) each (Alg. 1)."""
         mu, log_sigma, *h = code
-        mu, log_sigma = repeat(mu, samples), repeat(log_sigma, samples)
+        mu, log_sigma = repeat(mu, samples, 0), repeat(log_sigma, samples, 0)
         z = gaussian.sample(mu, log_sigma)
         log_q = gaussian.log_density(z, mu, log_sigma)
         for made in self.steps:
@@ -530,16 +535,20 @@ class ResNetNetwork(Network):
     def way_down(
         self, n: int, found: list[tuple[Tensor, ...]] | None, z: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-        """Location of the pixels (n, 3, 32, 32); z and KL (n, Z) of the layers, the last first."""
+        """Location of the pixels (n, 3, 32, 32); z and KL (n, Z) of the layers, the last first.
+
+        What was found of B images serves n / B samples of each, a layer at a time.
+        """
         side = 16 // 2 ** (self.o.levels - 1)
         h = self.h_top[:, None, None].expand(n, -1, side, side)
         h, drawn, kl = h.contiguous(memory_format=self.format), [], []
         for i, layer in enumerate(reversed(self.layers)):
             way = partial(layer.down, z=z[i]) if z else layer.down
-            h, *both = self.run(way, h, *(found[-1 - i] if found else ()))
+            of_layer = found[-1 - i] if found else ()
+            h, *both = self.run(way, h, *(repeat(t, n // len(t), 0) for t in of_layer))
             drawn.append(both[0])
             kl.append(both[1])
-        mu = exact(self.x_dec(F.elu(h)))
+        mu = self.o.output_scale * exact(self.x_dec(F.elu(h)))
         return mu.clamp(-0.5 + 1 / 512, 0.5 - 1 / 512), drawn, kl
 
     def encode(self, x: Tensor) -> list[tuple[Tensor, ...]] | None:
@@ -547,10 +556,7 @@ class ResNetNetwork(Network):
         return None if self.o.direction == "bottom_up" else self.way_up(x)
 
     def weigh(self, x: Tensor, code: list[tuple[Tensor, ...]] | None, samples: int) -> Weighed:
-        if code is None:
-            found = self.way_up(repeat(x, samples))
-        else:
-            found = [tuple(repeat(t, samples) for t in of_layer) for of_layer in code]
+        found = self.way_up(repeat(x, samples, 0)) if code is None else code
         mu, z, kl = self.way_down(samples * len(x), found)
         mu, edges = mu.unflatten(0, (samples, -1)), self.o.edge_bins
         log_px = log_mass(x, mu, self.log_scale, edges, floor=0.0 if edges else 1e-7)
@@ -576,6 +582,7 @@ class ResNetVAE(Autoencoder):
         channel_scales: a log scale of the likelihood for each colour (paper), or one (code).
         log_scale_init: where it starts (code: 0, the whole range; 2,000 steps from where it ends).
         gain_exponent: 1 in TensorFlow's code, 3 in Theano's; see `WeightNormConv2d`.
+        output_scale: of what the last convolution says about the pixels (Theano's code: 0.1).
         free_bits: nats of each map (3.11 model: 0.1; default of the code: 0.25).
         free_bits_chunk: see `free_bits`.
         lr, averaging, decay_epoch: as in `ConvVAE`.
@@ -604,6 +611,7 @@ class ResNetVAE(Autoencoder):
         channel_scales: bool = False,
         log_scale_init: float = 0.0,
         gain_exponent: float = 1.0,
+        output_scale: float = 1.0,
         free_bits: float = 0.1,
         free_bits_chunk: int | None = 32,
         lr: float = 0.002,
@@ -615,6 +623,6 @@ class ResNetVAE(Autoencoder):
         channels_last: bool = False,
     ) -> None:
         if location_only and flow == "gate":
-            raise ValueError("location_only is of the flow shift_scale; a gate scales")
+            raise ValueError("location_only with flow gate, which scales: use flow shift_scale")
         self.save_hyperparameters()
         super().__init__(ResNetNetwork(self.hparams))

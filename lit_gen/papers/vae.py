@@ -24,8 +24,14 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lit_gen.metrics import bounds
-from lit_gen.metrics.likelihood import LogLikelihood, importance_weighted, kept
+from lit_gen.metrics.likelihood import (
+    ActiveUnits,
+    LogLikelihood,
+    Measured,
+    double,
+    importance_weighted,
+    kept,
+)
 from lit_gen.nn import distributed, draws, gaussian
 from lit_gen.nn.adam import UnitStartAdam
 from lit_gen.nn.linear import Linear
@@ -70,16 +76,11 @@ def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     )
 
 
-def repeat(x: Tensor, samples: int) -> Tensor:
-    """(..., B, D) -> (..., S B, D), every example S times, all of them once before any again."""
-    return x if samples == 1 else x.repeat(*[1] * (x.dim() - 2), samples, 1)
-
-
 class LatentVariableModel(LightningModule):
     """x -> h^1 -> ... -> h^L by q, and back by p: what both papers' models share.
 
     Batches have examples along -2 and features along -1, so that stacked models (`replicas`) work,
-    too. S samples for each of B examples are rows (..., S B, features), as `repeat` makes them.
+    too. S samples of each of B examples are rows (..., S B, features): see `draws.repeat`.
 
     Args:
         latent: sizes of h^1 ... h^L.
@@ -102,6 +103,8 @@ class LatentVariableModel(LightningModule):
         super().__init__()
         if len(latent) != len(hidden) or not latent:
             raise ValueError(f"latent={latent}, hidden={hidden}: give one width for each layer")
+        if importance_samples < 1:
+            raise ValueError(f"importance_samples={importance_samples}: use 1 or more")
         self.automatic_optimization = False  # what replicas need
         self.importance_samples = importance_samples
         sizes = [PIXELS, *latent]
@@ -117,8 +120,9 @@ class LatentVariableModel(LightningModule):
             *tanh_layers(latent[0], hidden[0], depth), Linear(hidden[0], PIXELS)
         )
         self.log_likelihood, self.elbo = LogLikelihood(), LogLikelihood()
+        self.active_units = ActiveUnits(sum(latent))
         self.seen: dict[str, list[Tensor]] = {}  # of a validation: sums and numbers of examples
-        self.measured: dict[int, dict[str, Tensor]] = {}  # of a test, for the predictions after it
+        self.tested = Measured()
 
     @classmethod
     def together(cls, models: Sequence[Self], streams: Sequence[torch.Generator]) -> Self:
@@ -137,7 +141,7 @@ class LatentVariableModel(LightningModule):
         first, *others = self.encoder
         mu, log_sigma = first(x)  # once for all samples
         z, log_density = gaussian.sample_with_density(
-            repeat(mu, samples), repeat(log_sigma, samples)
+            draws.repeat(mu, samples), draws.repeat(log_sigma, samples)
         )
         h, log_q = [z], [log_density]
         for layer in others:
@@ -147,7 +151,7 @@ class LatentVariableModel(LightningModule):
         log_p = [gaussian.log_density(h[-1])]
         for layer, above, below in zip(self.decoder, h[:0:-1], h[-2::-1], strict=True):
             log_p.insert(0, gaussian.log_density(below, *layer(above)))
-        return log_q, [log_bernoulli(repeat(x, samples), self.pixels(h[0])), *log_p]
+        return log_q, [log_bernoulli(draws.repeat(x, samples), self.pixels(h[0])), *log_p]
 
     def log_weight(self, x: Tensor, samples: int = 1) -> Tensor:
         """log w = log p(x, h) - log q(h|x) of h ~ q(h|x), in nats; (..., B, 784) -> (..., S, B)."""
@@ -163,7 +167,7 @@ class LatentVariableModel(LightningModule):
         """E_q[h^l | x] of each layer, (B, 784) -> (B, U), by samples of the layers below it."""
         samples = OF_A_MEAN if len(self.encoder) > 1 else 1
         mu, log_sigma = self.encoder[0](x)
-        means, (mu, log_sigma) = [mu], (repeat(t, samples) for t in (mu, log_sigma))
+        means, (mu, log_sigma) = [mu], (draws.repeat(t, samples) for t in (mu, log_sigma))
         for layer in self.encoder[1:]:
             mu, log_sigma = layer(gaussian.sample(mu, log_sigma))
             means.append(mu.unflatten(-2, (samples, -1)).mean(-3))
@@ -212,14 +216,14 @@ class LatentVariableModel(LightningModule):
     ) -> None:
         x, index = batch
         with draws.of_examples(index):
-            elbo = self.log_weight(x).sum((-2, -1))  # (K,) of replicas
+            elbo = double(self.log_weight(x)).sum((-2, -1))  # (K,) of replicas
         name = ("val/elbo", "test/elbo")[dataloader_idx]
-        self.seen.setdefault(name, []).append(
-            torch.stack([elbo, elbo.new_full((), len(x)).expand_as(elbo)])
-        )
+        count = elbo.new_full((), len(x)).expand_as(elbo)
+        self.seen.setdefault(name, []).append(torch.stack([elbo, count]))
 
     def on_validation_epoch_end(self) -> None:
-        for name, parts in self.seen.items():  # Lightning's own mean rounds uneven shares' sizes
+        for name, parts in sorted(self.seen.items()):
+            # Lightning's own mean rounds the sizes of uneven shares
             nats, count = distributed.total(torch.stack(parts).sum(0))
             self.log(name, nats / count)
         self.seen.clear()
@@ -233,54 +237,50 @@ class LatentVariableModel(LightningModule):
         """What `lit_gen.metrics.bounds` computes numbers from."""
         with draws.of_examples(index):
             elbo = self.log_weight(x)[0]
-        with draws.of_examples(index):
             log_px = importance_weighted(self.parts(x))
-        with draws.of_examples(index):
-            units = torch.cat(self.mean_units(x), -1).double()
-        return {
-            "elbo": kept(elbo),
-            "log_px": kept(log_px),
-            "samples": torch.full_like(index, self.importance_samples),
-            "units_sum": units.sum(0, keepdim=True),
-            "units_square": units.square().sum(0, keepdim=True),
-            "units_count": torch.full_like(index[:1], len(x)),
-        }
+            units = torch.cat(self.mean_units(x), -1)
+        samples = torch.full_like(index, self.importance_samples)
+        found = {"elbo": kept(elbo), "log_px": kept(log_px), "samples": samples}
+        return found | ActiveUnits.sums(units)
 
     def on_test_start(self) -> None:
-        self.measured.clear()
+        self.tested.forget()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        found = self.measured[batch_idx] = self.measure(*batch)
-        self.log_likelihood.update(found["log_px"])
+        found = self.measure(*batch)
+        self.tested.put(batch_idx, batch[1], found)
         self.elbo.update(found["elbo"])
-        self.log("test/elbo", self.elbo)
+        self.log_likelihood.update(found["log_px"])
+        self.active_units.update(found)
 
     def on_test_epoch_end(self) -> None:
+        self.log("test/elbo", self.elbo.compute())
         self.log("test/nll", -self.log_likelihood.compute())
-        self.log_likelihood.reset()
-        names = ("units_sum", "units_square", "units_count")
-        parts = {n: torch.cat([found[n] for found in self.measured.values()]) for n in names}
-        active = bounds.ActiveUnits().of({name: p.cpu().numpy() for name, p in parts.items()})
-        self.log("test/active_units", active)
+        self.log("test/active_units", self.active_units.compute())
+        for metric in (self.elbo, self.log_likelihood, self.active_units):
+            metric.reset()
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What the metrics are computed from; a batch that has just been tested is not again."""
-        return self.measured.pop(batch_idx, None) or self.measure(*batch)
+        return self.tested.take(batch_idx, batch[1]) or self.measure(*batch)
+
+    def on_predict_end(self) -> None:
+        self.tested.forget()
 
     def pictures(self, x: Tensor) -> dict[str, Tensor]:
         """Test images beside their reconstructions, ways between them, and nats in each unit."""
-        x = x[:200]
+        x, n = x[:200], min(10, len(x)) // 2 * 2
         with draws.of_examples(torch.arange(len(x), device=x.device)):
             log_q, (_, *log_p) = self.log_densities(x)
-            top = self.mean_units(x)[-1]
-        originals, h = x[:10].view(1, -1, 1, SIDE, SIDE), top[:10]
-        t = torch.linspace(0, 1, 10, device=x.device, dtype=x.dtype).view(-1, 1)
-        between = [a + t * (b - a) for a, b in zip(h[0::2], h[1::2], strict=True)]
+            h = self.mean_units(x)[-1][:n]
         nats = [(q - p).mean(0, keepdim=True) for q, p in zip(log_q, log_p, strict=True)]
-        return {
-            "reconstructions": torch.cat([originals, self.decode(h).unsqueeze(0)]),
-            "interpolations": self.decode(torch.stack(between)),
-        } | {f"nats_of_each_unit_in_layer_{i}": one for i, one in enumerate(nats, 1)}
+        shown = {f"nats_of_each_unit_in_layer_{i}": one for i, one in enumerate(nats, 1)}
+        if n:
+            seen = x[:n].view(-1, 1, SIDE, SIDE)
+            ways = [torch.lerp(h[::2], h[1::2], t / 9) for t in range(10)]
+            shown["reconstructions"] = torch.stack([seen, self.decode(h)])
+            shown["interpolations"] = self.decode(torch.stack(ways, 1))
+        return shown
 
 
 class IWAE(LatentVariableModel):
@@ -316,6 +316,9 @@ class IWAE(LatentVariableModel):
     ) -> None:
         super().__init__(latent, hidden, depth, False, importance_samples)
         self.save_hyperparameters()
+        for what, k in ((objective, samples), *([switch[1:]] if switch else [])):
+            if what not in ("vae", "iwae") or k < 1:
+                raise ValueError(f"{what} with {k} samples: use vae or iwae, with 1 or more")
         self.maximised = objective, samples
         self.register_buffer("initialized", torch.tensor(False))
         for m in self.modules():
@@ -343,9 +346,12 @@ class IWAE(LatentVariableModel):
     def on_train_epoch_start(self) -> None:
         for group in self.optimizers().param_groups:
             group["lr"] = self.rate(self.current_epoch)
-        switch = self.hparams.switch
+
+    def training_step(self, x: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        switch = self.hparams.switch  # looked at here: an epoch may go on without having begun
         if switch is not None and self.current_epoch >= switch[0]:
-            self.maximised = switch[1], switch[2]
+            self.maximised = tuple(switch[1:])
+        return super().training_step(x, batch_idx)
 
     def bound(self, x: Tensor) -> Tensor:
         kind, samples = self.maximised
@@ -365,12 +371,15 @@ class IWAE(LatentVariableModel):
 class AEVB(LatentVariableModel):
     """Kingma & Welling: the bound with a closed-form KL and one sample (Eq. 10), trained as MAP.
 
+    The prior of the weights, N(0, I), is that of the generative ones; Sec. 5 says that all
+    parameters were trained by the MAP criterion.
+
     Args:
         latent_dim: size of z (Fig. 2: 3, 5, 10, 20, 200).
         hidden_dim: width of the tanh layer of each network (Sec. 5: 500).
         lr: Adagrad's step size; the paper chose among 0.01, 0.02 and 0.1.
         init_std: standard deviation of all initial weights and biases (Sec. 5: N(0, 0.01)).
-        images: N, beside which the prior N(0, I) of the generative weights counts once (App. F).
+        images: N that are trained on, beside which the prior counts once (App. F).
         importance_samples: of `test/nll`.
     """
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -657,6 +658,26 @@ def test_wrong_archive_gives_way_to_the_next_mirror_and_leaves_nothing(
     assert f"{mirrors[0].host}: {reason}" in capsys.readouterr().err
     assert {name: path.read_bytes() for name, path in data.files.items()} == PARTS
     assert on_disk(cache) == set(PARTS)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_archive_with_a_huge_header_does_not_fill_the_memory(
+    parts: None, mirrors: list[Mirror], capsys: pytest.CaptureFixture, kind: bytes
+) -> None:
+    header = member("header", kind, content=b"\0" * (32 << 20))
+    mirrors[0].answers += [instead(archive(extra=[header]))]
+
+    tracemalloc.start()
+    try:
+        data = provide("parts")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    reason = f"{mirrors[0].host}: sent an archive of more than 1,049,626 bytes"
+    assert reason in capsys.readouterr().err
+    assert data.source == mirrors[1].host
+    assert peak < 8 << 20
 
 
 def test_wrong_archives_everywhere_leave_no_file_at_all(

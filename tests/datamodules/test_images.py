@@ -186,3 +186,22 @@ def test_real_mnist() -> None:
 def test_what_cannot_be_shared_equally_is_refused(arguments: dict, size: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SemiSupervisedMNIST(**arguments).share(0, size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"validation": 7}, "validation=7: 8 processes need an image each to evaluate. Use 8 or"),
+        ({"limit": 104}, "limit - labels=4: 8 processes"),
+    ],
+)
+def test_processes_without_an_image_to_evaluate_are_refused(arguments: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SemiSupervisedMNIST(batch_size=80, **({"limit": 400} | arguments)).share(0, 8)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"validation": 0}, {"validation": 8}, {"validation": 0, "limit": 104}]
+)
+def test_processes_with_an_image_each_to_evaluate_or_none_at_all(arguments: dict) -> None:
+    SemiSupervisedMNIST(batch_size=80, **({"limit": 400} | arguments)).share(0, 8)

@@ -349,6 +349,20 @@ def test_what_cannot_be_shared_equally_is_refused(tiny: Path) -> None:
         data.initialization_images(31)
 
 
+@pytest.mark.parametrize("kind", [MNIST, CIFAR10])
+def test_processes_without_an_image_to_evaluate_are_refused(
+    kind: Callable[..., pl.LightningDataModule],
+) -> None:
+    said = "3: 4 processes need an image each to evaluate. Use 4 or more, or fewer devices."
+    with pytest.raises(ValueError, match=f"validation={said}"):
+        kind(validation=3).share(0, 4)
+    with pytest.raises(ValueError, match=f"limit={said}"):
+        kind(validation=0, limit=3).share(0, 4)
+    kind(validation=0, limit=4).share(3, 4)  # nobody has any of `val`, everyone has one of `test`
+    kind(validation=4).share(3, 4)
+    kind(validation=3).share(0, 1)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_replicas_get_what_each_would_get_alone(tiny: Path, shuffle: bool) -> None:
     def made() -> list[MNIST]:

@@ -348,3 +348,61 @@ def test_a_moment_that_fades_becomes_nought() -> None:
         assert (moment * 0.9 == 0).all()
     finally:
         torch.set_flush_denormal(False)
+
+
+LIKELIHOODS = {
+    "vae_mnist_switch": {"switch": [1, "iwae", 3], "importance_samples": 5},
+    "iaf_mnist": {"importance_samples": 2, "init_images": 20, "averaging": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_likelihood_model_goes_on_in_mid_epoch_to_the_same_bits(tiny: Path, name: str) -> None:
+    """Draws of pixels and noise go on; and so does an objective that the epoch began with."""
+    overrides = {
+        "model": {"init_args": LIKELIHOODS[name]},
+        "data": {"init_args": {"limit": 100, "batch_size": 20, "validation": 10, "shuffle": True}},
+        "trainer": {"max_epochs": 3, "check_val_every_n_epoch": 1},
+    }
+    spec = find(name)
+    run = Run(spec, spec.default_setting, spec.default_protocol, Seed(3, 3), overrides)
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    whole = execute(run, tiny / "whole", "cpu", threads=1)
+    stop = {"stop": lambda: "enough" if steps >= 8 else None, "on_step": count}
+    assert execute(run, tiny / "cut", "cpu", threads=1, **stop).status == "stopped"
+    cut = execute(run, tiny / "cut", "cpu", threads=1)
+
+    assert (whole.status, cut.status) == ("finished", "finished")
+    assert len(cut.provenance["segments"]) == 2
+    assert cut.result == whole.result
+    states = [
+        torch.load(folder, weights_only=True)["state_dict"]
+        for folder in sorted(tiny.glob(f"*/*/*/{CHECKPOINT}"))
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "argument", "said"),
+    [
+        ("iaf_mnist", "model", {"width": 100}, "multiple of the other"),
+        ("vae_mnist", "model", {"samples": 0}, "vae with 0 samples: use vae or iwae"),
+        ("vae_mnist", "data", {"binarization": "grey"}, "one of 'dynamic', 'static', 'gray'"),
+        ("iaf_mnist", "model", {"hidden_layers": 3}, "hidden_layers = 3 is not valid: expected on"),
+    ],
+)
+def test_what_a_class_refuses_is_said_in_its_words(
+    tiny: Path, name: str, part: str, argument: dict, said: str
+) -> None:
+    spec = find(name)
+    cell = (spec, spec.default_setting, spec.default_protocol, Seed(1, 1))
+    with pytest.raises(UserError) as refused:
+        execute(Run(*cell, {part: {"init_args": argument}}), tiny, "cpu")
+    assert said in str(refused.value)
+    assert "Namespace" not in str(refused.value)
+    assert len(str(refused.value)) < 150

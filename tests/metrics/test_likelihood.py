@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from lit_gen.metrics import bounds
-from lit_gen.metrics.likelihood import LogLikelihood, importance_weighted, kept
+from lit_gen.metrics.likelihood import (
+    ActiveUnits,
+    LogLikelihood,
+    Measured,
+    importance_weighted,
+    kept,
+)
 from lit_gen.nn import gaussian
 
 S2 = 0.3  # noise of the linear model below
@@ -90,18 +96,18 @@ def test_parts_and_scale_do_not_matter() -> None:
 
 
 def test_memory_does_not_grow_with_the_samples() -> None:
-    """5,000 samples of 784 pixels for 100 images would be 1.5 GB at once."""
+    """1,000 samples of 784 pixels for 100 images would be .3 GB at once."""
     program = """
 import resource, torch
-from lit_gen.metrics.likelihood import importance_weighted
+from lit_gen.papers.vae import IWAE
 torch.set_num_threads(1)
-def parts(n):
-    for _ in range(n):
-        yield torch.rand(20, 100, 784).sum(-1)
-importance_weighted(parts(2))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-importance_weighted(parts(250))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+model, x = IWAE(), torch.rand(100, 784).round()
+peaks = []
+with torch.no_grad():
+    for model.importance_samples in (40, 1000):
+        model.measure(x, torch.arange(100))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[1] - peaks[0])
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -111,13 +117,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def examples() -> Tensor:
-    return torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 30 - 90
+    """An odd number of them, so that two processes have unequal shares."""
+    return torch.randn(1001, generator=torch.Generator().manual_seed(0)) * 30 - 90
 
 
 @pytest.mark.parametrize("dims", [None, 3072])
 def test_the_mean_is_the_same_to_the_bit_for_all_cuts(dims: int | None) -> None:
     values, found = examples(), []
-    for size in (1, 7, 100, 1000):
+    for size in (1, 7, 100, 1001):
         metric = LogLikelihood(dims)
         for part in values.flip(0).split(size):
             metric.update(part)
@@ -140,6 +147,40 @@ def test_two_processes_give_the_number_of_one() -> None:
     alone = LogLikelihood()
     alone.update(examples())
     assert run_in(2, of_this_process) == [float(alone.compute())] * 2
+
+
+def units_of_this_process() -> float:
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    metric = ActiveUnits(3)
+    metric.update(ActiveUnits.sums(UNITS[rank::size]))
+    return float(metric.compute())
+
+
+# Its second unit varies between the processes' shares only, the third by too little
+UNITS = torch.tensor([[1.0, 1, 2], [-1, -1, 2.1], [2, 1, 2], [-2, -1, 2.1]])
+
+
+def test_active_units_are_those_of_all_processes() -> None:
+    assert run_in(2, units_of_this_process) == [2, 2]
+    metric = ActiveUnits(3)
+    for part in UNITS.split(3):
+        metric.update(ActiveUnits.sums(part))
+    assert float(metric.compute()) == 2
+
+
+def test_predictions_take_a_test_of_the_same_examples_only() -> None:
+    tested, index = Measured(), torch.arange(3)
+    tested.put(0, index, {"a": index})
+    assert tested.take(0, index + 1) is None
+    tested.put(0, index, {"a": index})
+    assert tested.take(0, index) == {"a": index}
+    assert tested.take(0, index) is None
+
+
+def test_what_is_not_finite_is_said() -> None:
+    metric = LogLikelihood()
+    metric.update(torch.tensor([1.0, torch.inf, -torch.inf]))
+    assert math.isnan(float(metric.compute()))
 
 
 def test_a_trivial_model_has_its_code_length() -> None:

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Normal
 
 from lit_gen.metrics.likelihood import importance_weighted
 from lit_gen.nn import draws
-from lit_gen.papers.vae import AEVB, IWAE, repeat
+from lit_gen.papers.vae import AEVB, IWAE
 
 TWO_LAYERS = {"latent": [100, 50], "hidden": [200, 100]}
 
@@ -123,10 +123,11 @@ def test_a_measurement_does_not_depend_on_its_batches(sizes: dict) -> None:
 def test_importance_samples_are_all_drawn_and_differ() -> None:
     model, x = build(importance_samples=45), binary(2)
     with torch.no_grad(), draws.of_examples(torch.arange(2)):
+        elbo = model.log_weight(x)
         parts = list(model.parts(x))
-    log_w = torch.cat(parts)
-    assert log_w.shape == (45, 2)
-    assert len(log_w.unique()) == 90
+    log_w = torch.cat([elbo, *parts])
+    assert log_w.shape == (46, 2)
+    assert len(log_w.unique()) == 92  # the bound from one sample has a sample of its own
     with torch.no_grad():
         log_px = model.measure(x, torch.arange(2))["log_px"]
     torch.testing.assert_close(log_px.double(), importance_weighted(parts), rtol=0, atol=1e-3)
@@ -143,18 +144,20 @@ def test_passes_and_rates_are_those_of_the_paper() -> None:
     assert model.rate(5000) == 1e-4
 
 
-def test_the_objective_switches_at_its_epoch() -> None:
-    class At(IWAE):
-        current_epoch = 0
+def test_mistakes_are_said_before_training() -> None:
+    with pytest.raises(ValueError, match="iwae with 0 samples"):
+        IWAE(samples=0)
+    with pytest.raises(ValueError, match="foo with 5 samples"):
+        IWAE(switch=(3, "foo", 5))
+    with pytest.raises(ValueError, match="importance_samples=0"):
+        AEVB(importance_samples=0)
+    with pytest.raises(ValueError, match="one width for each layer"):
+        IWAE(latent=[100, 50])
 
-        def optimizers(self) -> torch.optim.Optimizer:
-            return self.configure_optimizers()
 
-    model, seen = At("vae", 1, switch=(2, "iwae", 50)), []
-    for At.current_epoch in range(4):
-        model.on_train_epoch_start()
-        seen.append(model.maximised)
-    assert seen == [("vae", 1)] * 2 + [("iwae", 50)] * 2
+def test_a_single_image_has_pictures() -> None:
+    assert [*build().pictures(binary(1))] == ["nats_of_each_unit_in_layer_1"]
+    assert "reconstructions" in build().pictures(binary(3))
 
 
 def test_stacked_models_are_the_models() -> None:
@@ -201,6 +204,7 @@ def test_samples_and_ways_between_are_images() -> None:
     before = torch.get_rng_state()
     with torch.no_grad():
         images = [model.sample(6), *model.pictures(binary(20)).values()]
+        images = images[:1] + images[3:] + images[1:3]
     assert torch.equal(torch.get_rng_state(), before)
     assert [tuple(i.shape) for i in images] == [
         (6, 1, 28, 28), (2, 10, 1, 28, 28), (5, 10, 1, 28, 28), (1, 100), (1, 50),
@@ -210,5 +214,5 @@ def test_samples_and_ways_between_are_images() -> None:
 
 def test_repeated_examples_come_in_turn() -> None:
     x = torch.arange(4.0).view(2, 2)
-    assert repeat(x, 2).tolist() == [[0, 1], [2, 3], [0, 1], [2, 3]]
-    assert repeat(x.expand(3, 2, 2), 2).shape == (3, 4, 2)
+    assert draws.repeat(x, 2).tolist() == [[0, 1], [2, 3], [0, 1], [2, 3]]
+    assert draws.repeat(x.expand(3, 2, 2), 2).shape == (3, 4, 2)

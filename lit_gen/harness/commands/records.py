@@ -131,7 +131,7 @@ def _train_gates(
             complaints.append(f"{spec.name} has no stored curves. `check --remake` makes them.")
         if not budget or complaints or gate.complaints(spec):  # these are said by `check`
             continue
-        say(f"{spec.name}: short runs for about {options.train}")
+        say(f"{spec.name}: short runs for about {budget / len(gated):.0f} s")
         for finding in gate.findings(spec, budget / len(gated), machine):
             if stop():
                 return complaints
