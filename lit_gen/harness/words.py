@@ -45,9 +45,13 @@ def with_interval(mean: float, low: float | None, high: float | None) -> str:
     return f"{number(mean, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
 
 
+UNITS = {"nll": "nats", "elbo": "nats", "log_px": "nats", "bits_per_dim": "bits/dim"}
+
+
 def unit(metric: str) -> str:
-    """'test/bits_per_dim' -> 'bits per dim'."""
-    return metric.rpartition("/")[2].replace("_", " ")
+    """'test/bits_per_dim' -> 'bits/dim', 'test/active_units' -> 'active units'."""
+    name = metric.rpartition("/")[2].removeprefix("elbo_")
+    return UNITS.get(name, name.replace("_", " "))
 
 
 def plural(count: int, word: str) -> str:

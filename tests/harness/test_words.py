@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_gen.harness.words import number, with_interval
+from lit_gen.harness.words import number, unit, with_interval
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ def test_an_interval_shows_the_digits_that_mean_something() -> None:
     assert with_interval(93.0, None, None) == "93"
     assert with_interval(1e308, -1.7e308, 1.7e308) == "1e+308 [-1.7e+308, 1.7e+308]"
     assert with_interval(1e308, float("-inf"), float("inf")) == "1e+308 [-inf, inf]"
+
+
+def test_a_metric_is_said_in_its_unit() -> None:
+    said = {"test/nll": "nats", "val/elbo": "nats", "test/elbo_bits_per_dim": "bits/dim"}
+    for name, word in said.items():
+        assert unit(name) == word
+    assert unit("test/active_units") == "active units"
+    assert unit("errors") == "errors"
