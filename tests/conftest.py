@@ -28,6 +28,14 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
+@pytest.fixture(autouse=True)
+def small_numbers() -> Iterator[None]:
+    """Training flushes those below 1e-38, for the whole process."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """1,200 + 300 images of ten blurred patterns; the environment that makes them "MNIST"."""

@@ -1,6 +1,7 @@
 """What can be derived again from a record, what does not follow, and what nobody can tell here."""
 
 import hashlib
+import json
 import os
 import subprocess
 import zipfile
@@ -98,7 +99,8 @@ def _configuration(spec: Spec, record: Record, foreign: bool) -> Finding:
     hidden = [d for d in today.deviations if d not in (*spec.deviations, *record.deviations)]
     if hidden:
         return Finding(FAILED, f"it does not say how it departs: {'; '.join(hidden)}")
-    then, now = dict(flatten(record.config)), dict(flatten(today.config))
+    as_read = json.loads(json.dumps(today.config))  # tuples are lists, as in the record
+    then, now = dict(flatten(record.config)), dict(flatten(as_read))
     changed = [
         f"{key} was {then[key]!r}, now {now[key]!r}"
         for key in then
