@@ -82,6 +82,7 @@ class ActiveUnits(Metric):
     """
 
     higher_is_better, is_differentiable, full_state_update = True, False, False
+    names = "units_sum", "units_square", "units_count"
     units_sum: Tensor
     units_square: Tensor
     units_count: Tensor
@@ -95,12 +96,11 @@ class ActiveUnits(Metric):
 
     def update(self, sums: dict[str, Tensor]) -> None:
         """Adds a batch, as `sums` tells of it."""
-        for name in ("units_sum", "units_square", "units_count"):
+        for name in self.names:
             getattr(self, name).add_(sums[name].to(self.device))
 
     def compute(self) -> Tensor:
-        names = ("units_sum", "units_square", "units_count")
-        return torch.tensor(self.of({n: getattr(self, n).cpu().numpy() for n in names}))
+        return torch.tensor(self.of({n: getattr(self, n).cpu().numpy() for n in self.names}))
 
     @staticmethod
     def sums(means: Tensor) -> dict[str, Tensor]:

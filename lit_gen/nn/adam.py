@@ -34,11 +34,7 @@ class InsideEpsilonAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, betas=betas, eps=0.0, fused=True)
         self.shift = eps * (1 - betas[1]) / betas[1]  # the kernel multiplies it by beta2
         for p in (p for group in self.param_groups for p in group["params"]):
-            self.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
+            self.state[p] = _moments(p, torch.zeros_like(p))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -78,11 +74,7 @@ class UnitStartAdam(torch.optim.Adam):
         for group in self.param_groups:
             group["beside_root"], group["taken"] = eps, 0
             for p in group["params"]:
-                self.state[p] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                    "exp_avg": torch.zeros_like(p),
-                    "exp_avg_sq": torch.ones_like(p),
-                }
+                self.state[p] = _moments(p, torch.ones_like(p))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -91,3 +83,9 @@ class UnitStartAdam(torch.optim.Adam):
             unbiased = 1 - group["betas"][1] ** group["taken"]
             group["eps"] = group["beside_root"] / unbiased**0.5
         return super().step(closure)
+
+
+def _moments(p: Tensor, v: Tensor) -> dict[str, Tensor]:
+    """The state of torch's kernel before the first step, with v as second moment."""
+    step = torch.zeros((), dtype=torch.float32, device=p.device)
+    return {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": v}
