@@ -14,6 +14,9 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
                                      is letters, digits, "_", "-"; at most 12 of them
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
+    data.handed_on()                 arrays for runs of other reproductions, asked for after the
+                                     final test: handed_on.npz. Their YAML says needs: {ARG: NAME},
+                                     and data's init_arg ARG receives the file of a finished run
     data.state_dict                  the order of the data and the position in it
     model.compilable                 names of its methods that --compile compiles: functions of
                                      tensors and weights, which do nothing else
@@ -36,7 +39,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lit_gen.harness import pictures, provenance
 from lit_gen.harness.record import (
     CHECKPOINT,
+    HANDED_ON,
     PICTURES,
     PREDICTIONS,
     RECORD,
@@ -94,7 +98,8 @@ class InUse(UserError):
 class Run:
     """reproduction x setting x protocol x seed, with whatever the user changed about it.
 
-    `compiled` is about the machine, as its device is: the record is that of the same run.
+    `compiled` is about the machine, as its device is: the record is that of the same run. `needed`
+    says which runs of other reproductions it builds on, see lit_gen/harness/needs.py.
     """
 
     spec: Spec
@@ -104,6 +109,7 @@ class Run:
     overrides: dict[str, Any]
     smoke: bool = False
     compiled: bool = False
+    needed: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -152,6 +158,7 @@ class Run:
                 data that several processes cannot train together.
         """
         given = {"seed": self.seed.model, "seed_data": self.seed.data, "data_dir": data_dir}
+        given |= {argument: run["file"] for argument, run in self.needed.items()}
         arguments = config.data.get("init_args") or {}
         for name, value in given.items():
             if value is not None and name in arguments:
@@ -287,15 +294,18 @@ def _explain(error: Exception, config: dict) -> str:
     return f"{key.split('.')[-1]} = {value!r} is not valid: expected {kinds}. Correct that value."
 
 
-def _public(config: dict[str, Any]) -> dict[str, Any]:
-    """What all seeds of a cell share, and the mathematics depends on, as plain JSON types."""
-    own = ("seed", "seed_data", "data_dir")
+def _public(config: dict[str, Any], needs: Iterable[str]) -> dict[str, Any]:
+    """What all seeds of a cell share, and the mathematics depends on, as plain JSON types.
+
+    The data's fingerprint, in the provenance, says what the runs it `needs` gave it.
+    """
+    own = ("seed", "seed_data", "data_dir", *needs)
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in own}
     return config | {"data": config["data"] | {"init_args": data}}
 
 
 def new_record(run: Run, resolved: dict[str, Any]) -> Record:
-    config = _public(resolved)
+    config = _public(resolved, run.spec.needs)
     if not config["trainer"]["max_epochs"] or config["trainer"]["max_epochs"] < 1:
         raise UserError(
             f"{run.spec.name} has trainer.max_epochs = {config['trainer']['max_epochs']}. "
@@ -468,6 +478,12 @@ def opened(run: Run, root: Path, plan: dict[str, int] | None = None) -> Iterator
             record.provenance = {}
         if plan:
             record.provenance.setdefault("plan", plan)
+        if run.needed:
+            told = ("run", "spec_hash")
+            record.provenance["needs"] = {
+                argument: {key: theirs[key] for key in told}
+                for argument, theirs in run.needed.items()
+            }
         yield this
 
 
@@ -594,15 +610,21 @@ def finish(
     batches = trainer.predict(model, datamodule=data) if kept else []
     if batches and isinstance(batches[0], dict):
         arrays = {k: torch.cat([b[k] for b in batches]).cpu().numpy() for k in batches[0]}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(folder / PREDICTIONS, buffer.getvalue())
+        write_atomically(folder / PREDICTIONS, _npz(arrays))
+    if hasattr(data, "handed_on"):
+        write_atomically(folder / HANDED_ON, _npz(data.handed_on()))
     if hasattr(model, "sample"):
         write_atomically(folder / SAMPLES, draw(model))
     if hasattr(model, "pictures") and is_overridden("predict_dataloader", data):
         show(model, data, folder / PICTURES)
     record.result["metric_ids"] = certificate.ids(this.run.spec, record.result["metrics"])
     record.status = "finished"
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def show(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> None:

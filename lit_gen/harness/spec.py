@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 KEYS = {
     "paper", "claims", "seeds", "settings", "default_setting", "protocols", "model", "data",
     "trainer", "matmul_precision", "deviations", "smoke", "metrics",
-    "gate",
+    "gate", "needs",
 }  # fmt: skip
 JUDGED = (
     "metric", "statistic", "select", "members", "runs", "spread_over", "raw", "better", "margin",
@@ -33,7 +33,7 @@ DEVIATION_KEYS = ("name", "what", "why", "ablation")
 KINDS = {
     "paper": dict, "claims": list, "settings": dict, "protocols": dict, "model": dict,
     "data": dict, "trainer": dict, "deviations": list, "smoke": dict, "metrics": dict,
-    "gate": dict,
+    "gate": dict, "needs": dict,
 }  # fmt: skip
 NAMES = {dict: "mapping", list: "list"}
 LAYER = ("model", "data", "trainer", "matmul_precision")  # what `Spec.merged` puts together
@@ -143,6 +143,7 @@ class Spec:
     smoke: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)  # the class behind each, by class_path
     gate: dict[str, Any] = field(default_factory=dict)  # seeds, and the changes of each protocol
+    needs: dict[str, str] = field(default_factory=dict)  # data's argument -> a reproduction
 
     @property
     def default_protocol(self) -> str:
@@ -280,6 +281,7 @@ def load(path: Path, name: str) -> Spec:
         smoke=_layer(path, "smoke", raw.get("smoke") or {}),
         metrics=raw.get("metrics") or {},
         gate=_gate(path, raw.get("gate") or {}, protocols),
+        needs=_needs(path, raw.get("needs") or {}),
     )
 
 
@@ -355,6 +357,16 @@ def _gate(path: Path, gate: dict, protocols: dict) -> dict[str, Any]:
             hint = nearest(protocol, protocols)
             raise UserError(f"{path}: gate names the unknown protocol {protocol!r}.{hint}")
     return gate | {"protocols": _layers(path, "gate.protocols", gate["protocols"])}
+
+
+def _needs(path: Path, needs: dict) -> dict[str, str]:
+    for argument, name in needs.items():
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"{path}: needs.{argument} is {name!r}; give the name of a reproduction, whose run "
+                "hands on what data's argument of that name shall be."
+            )
+    return needs
 
 
 def _ledger(path: Path, entries: list, known: set[str]) -> tuple[Deviation, ...]:

@@ -14,7 +14,7 @@ from lit_gen.harness.verdicts.verdict import Verdict
 
 NAME = "improved_gan_mnist_semisup"
 OWN = {
-    "improved_gan": 30, "iaf": 57, "infogan": 2, "vime": 39, "gail": 42, "dcgan": 10, "vae": 89,
+    "improved_gan": 30, "iaf": 57, "infogan": 2, "vime": 39, "gail": 156, "dcgan": 10, "vae": 89,
     "draw": 5, "pixel_rnn": 32,
 }  # fmt: skip
 ENTRIES = [entry for paper in claims.papers() for entry in claims.read(paper).entries]
@@ -44,7 +44,8 @@ def test_every_claim_is_fixed_in_advance() -> None:
         claim = entry.claim("all")
         assert claim.reason, entry.id
         assert 0 < claim.margin < math.inf, entry.id
-        assert claim.margin < max(abs(claim.value), 1) * 1.2, entry.id  # Reacher's is the widest
+        if not claim.reason.startswith("a tenth of the way"):  # from random to expert, of returns
+            assert claim.margin < max(abs(claim.value), 1) * 1.2, entry.id
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,9 @@ def test_every_claim_is_fixed_in_advance() -> None:
         ("iaf", "mnist.iaf_depth8_width1920.vlb", -80.8, 0.07, 0.5),
         ("iaf", "cifar10.resnet_vae_iaf.bits_per_dim", 3.11, None, 0.04),
         ("vime", "mountaincar_eta.trpo.eta0.3", -91.56, None, 13.7),
-        ("gail", "acrobot.trajs1.gail", -77.26, 18.03, 4.3171),
+        ("gail", "acrobot.trajs1.gail", -77.26, 18.03, 12.5),
+        ("gail", "acrobot.trajs1.fem", -133.14, 60.8, 12.5),
+        ("gail", "cartpole.expert", 200, 0, 18.1),
         ("gail", "hopper.trajs4.gail", 3614.22, 7.17, 356),
         ("dcgan", "cifar10_features.full.dcgan", 82.8, None, 0.4),
         ("vae", "mnist.iwae_L2_k50.nll", 82.9, None, 0.56),
@@ -76,7 +79,7 @@ def test_known_numbers(
 def test_the_authors_own_runs_give_the_printed_mean() -> None:
     with_raw = [e for e in claims.read("gail").claims if e.raw]
 
-    assert len(with_raw) == 40
+    assert len(with_raw) == 136
     for entry in with_raw:  # policies have 50 to 53 episodes each: nearly equal weights
         assert len(entry.raw) == entry.runs
         assert sum(entry.raw) / len(entry.raw) == pytest.approx(entry.value, rel=0.01)
@@ -228,8 +231,8 @@ def test_the_command_lists_every_claim_once(
         rows = [line for line in lines if line.split("\t")[1] == entry.id]
         same = [e for e in ENTRIES if e.id == entry.id and not e.context]
         assert len(rows) == len(same), entry.id
-    assert sum(OWN.values()) == 306
-    assert len(lines) == 306
+    assert sum(OWN.values()) == 420
+    assert len(lines) == 420
     assert {line.count("\t") for line in lines} == {6}
     draw = next(line for line in lines if "mnist.draw_no_attention.bound" in line).split("\t")
     assert draw[0] == "draw"
@@ -254,7 +257,7 @@ def test_the_command_speaks_json(capsys: pytest.CaptureFixture) -> None:
     rows = {row["id"]: row for paper in tree.values() for row in paper["claims"]}
 
     assert list(tree) == ["vime", "gail"]
-    assert len(rows) == 39 + 42
+    assert len(rows) == 39 + 156
     assert len(rows["reacher.trajs4.gail_lambda0"]["raw"]) == 7
     assert rows["walker2d_shaped.curve.vime_vs_trpo"]["status"] == "not measurable"
     assert rows["mountaincar_sparse.final.vime"]["unverified"] is True

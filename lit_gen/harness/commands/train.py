@@ -89,7 +89,7 @@ def _lead(
     budget: float | None,
     team: "Team",
 ) -> int:
-    from lit_gen.harness import fleet, store
+    from lit_gen.harness import fleet, needs, store
     from lit_gen.harness.replicas import execute_together
     from lit_gen.harness.reports.fleet import FleetDisplay
     from lit_gen.harness.reports.progress import DRAW_EVERY, Display
@@ -105,6 +105,14 @@ def _lead(
     ]
     for run in {(r.setting, r.protocol): r for r in runs}.values():
         run.resolve()  # the user's mistakes come before anything is prepared
+    began = time.monotonic()
+    for run in needs.missing(runs, options.runs_dir):
+        console.print(f"{spec.name} needs a run of {run.spec.name}: it is trained first.")
+        chosen = ([run.setting], [run.protocol], [run.seed], budget)
+        if status := _lead(_for_need(options, run.spec.name), run.spec, *chosen, team):
+            return status
+    runs = [needs.provided(run, options.runs_dir) for run in runs]
+    budget = budget and max(budget - (time.monotonic() - began), 1e-3)
     plan = _plan(options, spec, runs, console) if options.until else None
     planned = len(runs)
     crew: Crew | None = options.crew
@@ -206,6 +214,13 @@ def _lead(
     if received:
         return {"Ctrl-C": 130, "SIGTERM": 143}[received[0]]
     return int(any(r.status in ("crashed", "diverged", "running") for r in records))  # or lost
+
+
+def _for_need(options: argparse.Namespace, name: str) -> argparse.Namespace:
+    """The options with which a run is trained that others need."""
+    own = {"name": name, "overrides": {}, "compile": False}
+    alone = dict.fromkeys(("until", "replicas", "crew"))
+    return argparse.Namespace(**vars(options) | own | alone)
 
 
 def _check_replicas(options: argparse.Namespace) -> None:
