@@ -187,6 +187,18 @@ class Imitation(Rollouts):
         """SHA-256 of the demonstrations."""
         return self.demonstrations.fingerprint
 
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """That there is nothing to imitate, if so."""
+        theirs = self.demonstrations
+        if theirs.random_returns is None:
+            return ()
+        expert, random = theirs.returns.mean(), theirs.random_returns.mean()
+        said = (
+            f"the expert's mean return, {expert:.6g}, is not above random actions', {random:.6g}."
+        )
+        return (said,) if expert <= random else ()
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if hasattr(self, "pairs"):
@@ -198,16 +210,6 @@ class Imitation(Rollouts):
             raise DataError(
                 f"{self.expert} has observations of {size} numbers, {self.task.env} of "
                 f"{self.task.observations}. Give demonstrations of this task."
-            )
-        theirs = self.demonstrations
-        if (
-            theirs.random_returns is not None
-            and theirs.returns.mean() <= theirs.random_returns.mean()
-        ):
-            raise DataError(
-                f"{self.expert} has no expert: its mean return, {theirs.returns.mean():.6g}, is not "
-                f"above that of random actions, {theirs.random_returns.mean():.6g}. Train it with "
-                "another seed, and give that run's handed_on.npz with --data.expert."
             )
         if self.minibatches:
             self._split()
