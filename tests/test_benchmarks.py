@@ -1,5 +1,9 @@
 """What is measured side by side is the same mathematics, and the README shows what was measured."""
 
+import argparse
+
+import gail
+import numpy as np
 import pytest
 import step
 import table
@@ -108,6 +112,38 @@ def test_flops_are_those_that_torch_counts(model, batch) -> None:
         step.bare_step(model, model.configure_optimizers(), batch)
 
     assert step.flops(model, N) == counter.get_total_flops()
+
+
+@pytest.fixture
+def short(tmp_path) -> argparse.Namespace:
+    """One iteration, and an expert that always pushes to the right."""
+    rng = np.random.default_rng(0)
+    expert = tmp_path / "handed_on.npz"
+    arrays = {"observations": rng.normal(size=(40, 4)), "actions": np.ones(40, int)}
+    np.savez(expert, **arrays, **{"lengths": np.array([20, 20]), "return": np.array([20.0, 20.0])})
+    chosen = "--steps 300 --iterations 1 --gail-iterations 1 --episodes 3 --seconds 0"
+    return gail.parser().parse_args([*chosen.split(), "--expert", str(expert)])
+
+
+@pytest.mark.parametrize("name", ["trpo", "gail1"])
+def test_our_side_of_the_peers_benchmark_learns_and_is_evaluated(name, short) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        said = gail.turns(short)[name]["suite"](short)
+    finally:
+        torch.set_num_threads(threads)
+
+    assert 300 <= said["steps"] < 500  # to the end of an episode
+    assert 1 <= said["worst"] <= said["evaluated"] <= 200
+    assert said["ms"] > 0 < said["cpu_ms"]
+
+
+def test_steps_are_counted_of_episodes_and_of_vectors_without_resets(short) -> None:
+    task = gail.task_of("cartpole")
+    rates = [gail.STEPS[name](task, short) for name in ("players1", "async4")]
+
+    assert all(of["us"] > 0 for of in rates)
 
 
 def test_the_readme_shows_what_was_measured() -> None:

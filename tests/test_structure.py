@@ -10,8 +10,8 @@ import lit_gen
 ROOT = Path(lit_gen.__file__).parent
 MAY_IMPORT = {
     "harness": {"harness"},
-    "papers": {"nn", "metrics"},
-    "datamodules": {"datamodules"},
+    "papers": {"nn", "metrics", "papers"},  # one paper may build on another: GAIL on TRPO
+    "datamodules": {"datamodules", "nn"},  # what players and learners of a task must agree on
     "nn": {"nn"},
     "metrics": {"metrics"},
 }

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.datamodules.episodes import Task
+from lit_gen.datamodules.clips import FPS, Film, side_by_side
 from lit_gen.datamodules.files import DataError
 from lit_gen.datamodules.images import at_least
 from lit_gen.datamodules.rollouts import Rollouts, whole
+from lit_gen.nn.control import Task
 
 MINARI = "minari:"  # what the name of a data set of Minari begins with
 TRAINING_PART = 0.7  # of the pairs, when cloning (code)
@@ -35,6 +36,7 @@ class Demonstrations:
         returns: of the trajectories, (E,).
         random_returns: of a random policy, (E',), if the source has them.
         fingerprint: SHA-256 of all of this.
+        clip: of the first trajectory, (T, H, W, 3) uint8, if the source has one.
     """
 
     observations: np.ndarray
@@ -43,6 +45,7 @@ class Demonstrations:
     returns: np.ndarray
     random_returns: np.ndarray | None
     fingerprint: str
+    clip: np.ndarray | None = None
 
     @classmethod
     def load(cls, source: str) -> "Demonstrations":
@@ -53,9 +56,9 @@ class Demonstrations:
         Raises:
             DataError: it is not there, or is not what it must be.
         """
-        if source.startswith(MINARI):
-            return cls.of(_from_minari(source.removeprefix(MINARI)))
         try:
+            if source.startswith(MINARI):
+                return cls.of(_from_minari(source.removeprefix(MINARI)))
             with np.load(Path(source)) as arrays:  # never unpickles
                 return cls.of(dict(arrays))
         except FileNotFoundError as error:
@@ -63,7 +66,9 @@ class Demonstrations:
                 f"There is no file {source}. Give the handed_on.npz of an expert's run, or "
                 "minari:NAME."
             ) from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # zip's, zlib's and NumPy's own
             raise DataError(
                 f"{source} has no demonstrations ({' '.join(str(error).split())[:100]}). Train the "
                 "expert again, or give another file."
@@ -78,8 +83,10 @@ class Demonstrations:
         digest = hashlib.sha256()
         for name in names:
             digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-        random = arrays.get("random_return")
-        return cls(observations, actions, lengths, returns, random, digest.hexdigest())
+        random, clip = arrays.get("random_return"), arrays.get("clip")
+        if clip is not None and (clip.dtype != np.uint8 or clip.shape[3:] != (3,) or not clip.size):
+            raise ValueError("its clip has no frames (T, H, W, 3) uint8")
+        return cls(observations, actions, lengths, returns, random, digest.hexdigest(), clip)
 
     def pairs(self, trajectories: int, every: int) -> tuple[Tensor, Tensor]:
         """Observations and actions of the first trajectories: of each one step in `every`, from a
@@ -116,6 +123,8 @@ def _from_minari(name: str) -> dict[str, np.ndarray]:
         ) from error
     try:
         episodes = list(minari.load_dataset(name).iterate_episodes())
+        if not episodes:
+            raise ValueError("it has no episodes")
     except Exception as error:  # whatever its files and its storage raise
         raise DataError(
             f"Minari cannot load {name!r} ({' '.join(str(error).split())[:150]}). "
@@ -211,8 +220,28 @@ class Imitation(Rollouts):
                 f"{self.expert} has observations of {size} numbers, {self.task.env} of "
                 f"{self.task.observations}. Give demonstrations of this task."
             )
+        self._check_actions(self.pairs[1])
         if self.minibatches:
             self._split()
+
+    def _check_actions(self, actions: Tensor) -> None:
+        """
+        Raises:
+            DataError: they are another task's.
+        """
+        number = self.task.actions
+        if self.task.discrete:
+            fine = actions.dim() == 1 and not actions.is_floating_point()
+            fine = fine and 0 <= int(actions.min()) <= int(actions.max()) < number
+            has = f"the actions 0 to {number - 1}"
+        else:
+            fine = actions.dim() == 2 and actions.shape[1] == number
+            has = f"actions of {number} numbers"
+        if not fine:
+            raise DataError(
+                f"{self.expert} has other actions than {self.task.env}, which has {has}. Give "
+                "demonstrations of this task."
+            )
 
     def _split(self) -> None:
         """Pairs to train on and to validate on, drawn whatever trajectory they are of.
@@ -241,6 +270,17 @@ class Imitation(Rollouts):
         random = self.random_returns() if random is None else torch.from_numpy(random)
         compared = {"expert_return": torch.from_numpy(theirs.returns), "random_return": random}
         return super().evaluation() | compared
+
+    def clip(self) -> tuple[np.ndarray, float]:
+        """The expert's first trajectory, where it left a clip, beside the first evaluated episode.
+
+        Raises:
+            RuntimeError: that episode cannot be rendered here.
+        """
+        theirs, films = self.demonstrations, {}
+        if theirs.clip is not None:
+            films["expert"] = Film(theirs.clip, float(theirs.returns[0]), int(theirs.lengths[0]))
+        return side_by_side(films | {"imitator": self.film()}), FPS
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"position": self.position}

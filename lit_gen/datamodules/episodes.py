@@ -12,106 +12,16 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
+from lit_gen.nn.control import Policy, Task
+
 LOSSES = 3  # of player processes, before an iteration is given up
 NONE_YET = -1  # length of an episode that has not ended
-
-
-@dataclass(frozen=True)
-class Task:
-    """An environment, and what of it the paper's Sec. 6 and code fix.
-
-    Attributes:
-        env: Gymnasium's id.
-        limit: steps of an episode at most.
-        observations, actions: numbers in an observation; in an action, or discrete actions.
-        discrete: whether actions are numbers 0, 1, ...
-        success_ends: an episode ends because the task succeeded: a learner must want it to end.
-        raw_state: observe the environment's `state` instead, as Acrobot-v0 did.
-        options: further arguments of `gymnasium.make`.
-    """
-
-    env: str
-    limit: int
-    observations: int
-    actions: int
-    discrete: bool = False
-    success_ends: bool = False
-    raw_state: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def make(self, limit: int | None = None, **options: Any) -> gymnasium.Env:
-        """The environment, with another limit if one is given.
-
-        Raises:
-            ValueError: it is not there, or does not have these observations and actions.
-        """
-        try:
-            env = gymnasium.make(
-                self.env,
-                max_episode_steps=limit or self.limit,
-                disable_env_checker=True,
-                **self.options | options,
-            )
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ValueError(
-                f"{self.env} needs MuJoCo: pip install 'lit-gen[rl]' ({error})"
-            ) from error
-        except (gymnasium.error.Error, TypeError) as error:
-            raise ValueError(f"{self.env} cannot be made: {error}") from error
-        space = env.action_space
-        discrete = isinstance(space, gymnasium.spaces.Discrete)
-        size = int(space.n if discrete else np.prod(space.shape))
-        seen = len(self.look(env, env.reset(seed=0)[0]))
-        for what, has, said in (
-            ("observations", seen, self.observations),
-            ("actions", size, self.actions),
-            ("discrete", discrete, self.discrete),
-        ):
-            if has != said:
-                raise ValueError(f"{self.env} has {what} = {has}, the task says {said}.")
-        return env
-
-    def look(self, env: gymnasium.Env, observation: Any) -> np.ndarray:
-        return np.asarray(env.unwrapped.state if self.raw_state else observation, float)
-
-
-class Policy(NamedTuple):
-    """A perceptron that maps an observation to an action, as arrays.
-
-    Attributes:
-        layers: (weight (m, n), bias (n,)) of each; the first takes observations as they are.
-        slope: of leaky rectifiers; None is tanh.
-        std: of a Gaussian's actions, (A,); None for discrete actions, whose logits come out.
-    """
-
-    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
-    slope: float | None
-    std: np.ndarray | None
-
-    def output(self, x: np.ndarray) -> np.ndarray:
-        *hidden, (weight, bias) = self.layers
-        for w, b in hidden:
-            x = x @ w
-            x += b
-            x = np.tanh(x, x) if self.slope is None else np.where(x < 0, self.slope * x, x)
-        return x @ weight + bias
-
-    def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
-        """For each step what its draw needs: Gumbel's for logits, or normal, (steps, A)."""
-        size = (steps, len(self.layers[-1][1]))
-        return rng.gumbel(size=size) if self.std is None else self.std * rng.standard_normal(size)
-
-    def act(self, x: np.ndarray, noise: np.ndarray | None = None) -> Any:
-        """An action drawn with this noise, or the most probable one without. Never clipped."""
-        out = self.output(x) if noise is None else self.output(x) + noise
-        return int(out.argmax()) if self.std is None else out
 
 
 class Uniform(NamedTuple):
@@ -267,11 +177,12 @@ class Players:
         try:
             if self.processes == 1:
                 return self._alone(self.wanted)
-            for _ in range(LOSSES):
+            for again in range(LOSSES):
+                if again:
+                    self._start()
                 if (episodes := self._hear()) is not None:
                     return episodes
                 self.close()  # the others wait for what the lost one played
-                self._start()
             raise RuntimeError(
                 f"{LOSSES} times in one iteration a process that plays {self.task.env} was lost, "
                 "perhaps for lack of memory. Run the same command again, with --threads 1 if it "
@@ -293,7 +204,10 @@ class Players:
         episodes: list[Episode] = []
         lengths: list[int] = []
         while wanted.enough(lengths) is None:
-            episodes.append(self.stage.play(wanted, len(episodes)))
+            try:
+                episodes.append(self.stage.play(wanted, len(episodes)))
+            except Exception as error:  # whatever an environment raises
+                raise RuntimeError(f"{self.task.env}: {type(error).__name__}: {error}") from error
             lengths.append(len(episodes[-1].rewards))
         return episodes
 
@@ -368,7 +282,7 @@ def _player(
                     if not multiprocessing.parent_process().is_alive():
                         return
                     time.sleep(0.0005)
-                taken = wanted.enough(ended())
+                taken = wanted.enough(ended()) or 0  # 0: another process has failed, and says so
                 pipe.send({n: episode for n, episode in played.items() if n < taken})
             except Exception as error:  # whatever an environment raises
                 enough.value = 1

@@ -8,7 +8,7 @@ change the policy.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,29 +16,14 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_gen.datamodules.episodes import Episode, Players, Task, Wanted
+from lit_gen.datamodules.clips import FPS, Film, film, side_by_side
+from lit_gen.datamodules.episodes import Episode, Players, Wanted
 from lit_gen.datamodules.images import at_least
+from lit_gen.nn.control import Rollout, Task
 
 # streams of random numbers; an imitator is not tested where its demonstrations began
 TRAINING, EVALUATION, RANDOM, DEMONSTRATION = range(4)
 RANDOM_EPISODES = 50  # of the random policy (code)
-
-
-class Rollout(NamedTuple):
-    """Steps of E episodes, one after another: N in all."""
-
-    observations: Tensor  # (N, D)
-    actions: Tensor  # (N, A), or (N,) of whole numbers
-    rewards: Tensor  # (N,)
-    times: Tensor  # (N,), from 0 in each episode
-    lengths: Tensor  # (E,)
-    last: Tensor  # (E, D): observations after the last steps
-    terminated: Tensor  # (E,): by the task, not by the limit
-
-    @property
-    def returns(self) -> Tensor:
-        """Undiscounted, of the episodes; (E,)."""
-        return torch.stack([part.sum() for part in self.rewards.split(self.lengths.tolist())])
 
 
 def together(episodes: Sequence[Episode]) -> Rollout:
@@ -49,6 +34,7 @@ def together(episodes: Sequence[Episode]) -> Rollout:
         torch.from_numpy(np.concatenate([e.rewards for e in episodes])),
         torch.from_numpy(np.concatenate([np.arange(n, dtype=float) for n in lengths])),
         torch.tensor(lengths),
+        torch.tensor([e.rewards.sum() for e in episodes], dtype=torch.float64),
         torch.from_numpy(np.stack([e.last for e in episodes])),
         torch.tensor([e.terminated for e in episodes]),
     )
@@ -97,6 +83,7 @@ class Rollouts(LightningDataModule):
         self.iteration = 0  # whose episodes come next
         self.players: Players | None = None
         self.played: list[Episode] | None = None  # for the evaluation
+        self.filmed: Film | RuntimeError | None = None
 
     def setup(self, stage: str) -> None:
         if self.players is None:
@@ -132,13 +119,17 @@ class Rollouts(LightningDataModule):
     def train_dataloader(self) -> "Iterations":
         return Iterations(self)
 
+    @property
+    def stream(self) -> tuple[int, int]:
+        """Of the evaluated episodes."""
+        return self.seed, DEMONSTRATION if self.drawn else EVALUATION
+
     def evaluation(self) -> dict[str, Tensor]:
         """Returns and lengths of the final episodes, and what they are compared with."""
         if self.played is None:
             policy = self.trainer.lightning_module.acting.numpy()
-            stream = (self.seed, DEMONSTRATION if self.drawn else EVALUATION)
             self.played = self.players.play(
-                Wanted(policy, stream, drawn=self.drawn, count=self.episodes)
+                Wanted(policy, self.stream, drawn=self.drawn, count=self.episodes)
             )
         played = together(self.played)
         measured = {"return": played.returns, "length": played.lengths}
@@ -161,7 +152,34 @@ class Rollouts(LightningDataModule):
         names = ("observations", "actions", "lengths")
         arrays = {name: getattr(played, name).numpy() for name in names}
         arrays |= {"return": played.returns.numpy()}
+        if self.drawn:
+            with suppress(RuntimeError):
+                arrays["clip"] = self.film().frames
         return arrays | ({"random_return": self.random_returns().numpy()} if self.random else {})
+
+    def film(self) -> Film:
+        """The first evaluated episode.
+
+        Raises:
+            RuntimeError: it cannot be rendered here.
+        """
+        if self.filmed is None:
+            policy = self.trainer.lightning_module.acting.numpy()
+            try:
+                self.filmed = film(self.task, policy, (*self.stream, 0), self.drawn)
+            except RuntimeError as error:
+                self.filmed = error
+        if isinstance(self.filmed, RuntimeError):
+            raise self.filmed
+        return self.filmed
+
+    def clip(self) -> tuple[np.ndarray, float]:
+        """The first evaluated episode with its return: frames (T, H, W, 3), and how many a second.
+
+        Raises:
+            RuntimeError: it cannot be rendered here.
+        """
+        return side_by_side({"demonstration" if self.drawn else "policy": self.film()}), FPS
 
     # every episode has its own stream: what later ones depend on is a number
     def state_dict(self) -> dict[str, Any]:

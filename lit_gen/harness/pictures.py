@@ -1,4 +1,4 @@
-"""Pictures as PNG: images side by side, and numbers as bars or as a map of colours."""
+"""Pictures as PNG: images side by side, and numbers as bars or as a map of colours; and clips."""
 
 import io
 import math
@@ -23,7 +23,16 @@ UP = ((247, 249, 251), (86, 180, 233), (0, 114, 178), (8, 29, 74))  # from nough
 DOWN = ((247, 249, 251), (213, 94, 0))  # from nought to as much below it
 SHADES = 64  # fewer than anyone tells apart by eye; a file of them is small
 TEXT, WIDTH, EDGE = 24, 776, 16  # pixels
-SAMPLE = "samples"  # what `sample` gives has that name already
+TAKEN = "samples", "clip"  # the names of what `sample` and `clip` give
+
+LARGEST_CLIP = 350_000  # bytes
+MOST_FRAMES = 1000  # of a clip
+# a clip that is too large becomes poorer step by step, (size, one frame in, quality): about that
+# part of the first one's bytes
+POORER = (
+    ((1, 1, 70), 1.0), ((1, 1, 45), 0.8), ((1, 1, 25), 0.65), ((1, 2, 25), 0.4),
+    ((0.75, 2, 25), 0.25), ((0.75, 3, 15), 0.15), ((0.5, 3, 15), 0.08), ((0.5, 6, 10), 0.03),
+)  # fmt: skip
 
 
 def checked(named: Any) -> dict[str, np.ndarray]:
@@ -38,10 +47,10 @@ def checked(named: Any) -> dict[str, np.ndarray]:
         raise ValueError(f"it returned {len(named)} pictures; return at most {MOST}")
     names = [str(name) for name in named]
     for name in names:
-        if not NAMES.fullmatch(name) or name.lower() == SAMPLE:
+        if not NAMES.fullmatch(name) or name.lower() in TAKEN:
             raise ValueError(
                 f"{name!r} cannot name a picture; use up to 40 letters, digits, '_' and '-', and "
-                f"another word than {SAMPLE!r}"
+                f"another word than {' or '.join(map(repr, TAKEN))}"
             )
     if len({name.lower() for name in names}) < len(names):  # one file where case does not count
         raise ValueError(f"names differ in case alone: {', '.join(names)}; rename one")
@@ -93,6 +102,75 @@ def grid(images: np.ndarray, gap: int = 0, side: int = 1) -> bytes:
     sheet[:, : h - gap, :, : w - gap] = pixels.transpose(0, 2, 1, 3, 4)
     sheet = sheet.reshape(rows * h, columns * w, c)[: rows * h - gap, : columns * w - gap]
     return _encoded(Image.fromarray(sheet[..., 0] if c == 1 else sheet))
+
+
+# --- clips
+
+
+def webp(frames: Any, fps: float) -> bytes:
+    """An animated picture that begins again when it is over, of at most about LARGEST_CLIP bytes.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        fps: how many of them a second has.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    x = np.asarray(frames)
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != 3 or not x.size:
+        raise ValueError(f"it gave {x.dtype} {x.shape}; give frames (T, H, W, 3) of type uint8")
+    if len(x) > MOST_FRAMES:
+        raise ValueError(f"it gave {len(x):,} frames; give at most {MOST_FRAMES:,}")
+    if not 1 <= fps <= 100:
+        raise ValueError(f"it gave {fps} frames a second; give 1 to 100")
+    images = [Image.fromarray(frame) for frame in x]
+    return _animated(images, [round(1000 / fps)] * len(images), LARGEST_CLIP)
+
+
+def smaller(content: bytes, most: int) -> bytes:
+    """A clip that is made poorer until it has at most so many bytes, if that can be."""
+    if len(content) <= most:
+        return content
+    with Image.open(io.BytesIO(content)) as clip:
+        images, times = [], []
+        for i in range(clip.n_frames):
+            clip.seek(i)
+            images.append(clip.convert("RGB"))
+            times.append(clip.info["duration"])
+    return _animated(images, times, most, most / len(content))
+
+
+def still(content: bytes) -> Image.Image:
+    """The middle of a clip, for those who want nothing to move."""
+    with Image.open(io.BytesIO(content)) as clip:
+        clip.seek(clip.n_frames // 2)
+        return clip.convert("RGB")
+
+
+def _animated(images: list[Image.Image], times: list[int], most: int, share: float = 1.0) -> bytes:
+    """The first of POORER that is small enough, or the last.
+
+    Args:
+        times: milliseconds that each is seen.
+        share: of the bytes, about, that may stay; what would be far too large is not tried.
+    """
+    for (scale, every, quality), left in POORER:
+        if left > 1.5 * share:
+            continue
+        taken = images[::every]
+        if scale < 1:
+            size = round(scale * images[0].width), round(scale * images[0].height)
+            taken = [image.resize(size, Image.Resampling.LANCZOS) for image in taken]
+        lasting = [sum(times[i : i + every]) for i in range(0, len(times), every)]
+        buffer = io.BytesIO()
+        taken[0].save(
+            buffer, "WEBP", save_all=True, append_images=taken[1:], duration=lasting, loop=0,
+            quality=quality, method=4,
+        )  # fmt: skip
+        if buffer.tell() <= most:
+            break
+    return buffer.getvalue()
 
 
 # --- numbers

@@ -21,7 +21,7 @@ from lit_gen.harness.spec import Seed, UserError, digest
 
 RECORD, CHECKPOINT = "record.json", "checkpoint.ckpt"  # the files of a run directory
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.png"
-PICTURES = "pictures"  # a folder
+PICTURES, CLIP = "pictures", "clip.webp"  # a folder, and what may be in it
 HANDED_ON = "handed_on.npz"  # for runs that need this one
 MOST_BYTES = 2**28  # of one packed array
 ADVICE = "Free some space there or choose another folder with --runs-dir."

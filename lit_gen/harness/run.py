@@ -17,6 +17,9 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
     data.handed_on()                 arrays for runs of other reproductions, asked for after the
                                      final test: handed_on.npz. Their YAML says needs: {ARG: NAME},
                                      and data's init_arg ARG receives the file of a finished run
+    data.clip()                      what the trained model does: frames (T, H, W, 3) uint8 and how
+                                     many a second, or None; asked for last. An exception ends no
+                                     run: the provenance says why there is no clip
     data.state_dict                  the order of the data and the position in it
     model.compilable                 names of its methods that --compile compiles: functions of
                                      tensors and weights, which do nothing else
@@ -57,6 +60,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lit_gen.harness import pictures, provenance
 from lit_gen.harness.record import (
     CHECKPOINT,
+    CLIP,
     HANDED_ON,
     PICTURES,
     PREDICTIONS,
@@ -597,7 +601,7 @@ def _readable(checkpoint: Path, spec_hash: str) -> str | None:
 def finish(
     this: Opened, trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:
-    """What a finished run leaves: metrics, predictions, samples, pictures."""
+    """What a finished run leaves: metrics, predictions, samples, pictures, a clip."""
     record, folder = this.record, this.folder
     if is_overridden("test_step", model):
         trainer.test(model, datamodule=data, verbose=False)
@@ -617,6 +621,8 @@ def finish(
         write_atomically(folder / SAMPLES, draw(model))
     if hasattr(model, "pictures") and is_overridden("predict_dataloader", data):
         show(model, data, folder / PICTURES)
+    if hasattr(data, "clip"):
+        film(record, data, folder / PICTURES / CLIP)
     record.result["metric_ids"] = certificate.ids(this.run.spec, record.result["metrics"])
     record.status = "finished"
 
@@ -648,6 +654,20 @@ def show(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) 
             path.unlink()
     for name, content in drawn.items():
         write_atomically(folder / name, content)
+
+
+def film(record: Record, data: pl.LightningDataModule, path: Path) -> None:
+    """Keeps the data's clip; without one, whatever the reason, the run is as good."""
+    path.unlink(missing_ok=True)  # of an earlier try
+    record.provenance.pop("no_clip", None)
+    try:
+        clip = data.clip()
+        content = None if clip is None else pictures.webp(*clip)
+    except Exception as error:  # of drivers, displays and whatever draws
+        record.provenance["no_clip"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return
+    if content is not None:
+        write_atomically(path, content)
 
 
 @contextlib.contextmanager

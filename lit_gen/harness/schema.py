@@ -11,6 +11,7 @@ and none of a result beyond 1e60.
     result.predictions    packed arrays, in results/ only: name -> dtype, shape, data
     provenance.data       SHA-256 of the data files
     provenance.needs      data's argument -> {run, spec_hash} of the run that gave it
+    provenance.no_clip    why a run that has one to show left none
     provenance.plan       {first, most >= 2} of a run made for a plan to look after every seed
     provenance.segments   one mapping for each stretch of training; see lit_gen.harness.provenance
 """

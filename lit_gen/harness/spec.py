@@ -21,19 +21,20 @@ PACKAGE = Path(__file__).resolve().parents[1]
 KEYS = {
     "paper", "claims", "seeds", "settings", "default_setting", "protocols", "model", "data",
     "trainer", "matmul_precision", "deviations", "smoke", "metrics",
-    "gate", "needs",
+    "gate", "needs", "figures",
 }  # fmt: skip
 JUDGED = (
     "metric", "statistic", "select", "members", "runs", "spread_over", "raw", "better", "margin",
     "reason", "where", "row", "evidence",
 )  # fmt: skip
 CLAIM_KEYS = ("name", "reported", *JUDGED)
+FIGURE_KEYS = ("title", "settings", "x", "y", "zero", "one")
 DEVIATION_KEYS = ("name", "what", "why", "ablation")
 
 KINDS = {
     "paper": dict, "claims": list, "settings": dict, "protocols": dict, "model": dict,
     "data": dict, "trainer": dict, "deviations": list, "smoke": dict, "metrics": dict,
-    "gate": dict, "needs": dict,
+    "gate": dict, "needs": dict, "figures": list,
 }  # fmt: skip
 NAMES = {dict: "mapping", list: "list"}
 LAYER = ("model", "data", "trainer", "matmul_precision")  # what `Spec.merged` puts together
@@ -125,6 +126,39 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A metric over a number that the settings' names have, one line for each of another part.
+
+    Attributes:
+        settings: their names, with {x} for the number and, if there are several lines, {line}.
+        x: what the number is.
+        y: the metric.
+        metric: of the claims whose values are the paper's points.
+        zero, one: values of that metric where the scale of y has 0 and 1; None: they are alike.
+    """
+
+    title: str
+    settings: str
+    x: str
+    y: str
+    metric: str
+    zero: float | None = None
+    one: float | None = None
+
+    def place(self, setting: str) -> tuple[float, str] | None:
+        """The number and the line of a setting; None if the figure is not about it."""
+        parts = re.split(r"(\{x\}|\{line\})", self.settings)
+        groups = {"{x}": r"(?P<x>-?\d+(?:\.\d+)?)", "{line}": "(?P<line>.+)"}
+        pattern = "".join(groups.get(part) or re.escape(part) for part in parts)
+        found = re.fullmatch(pattern, setting)
+        return found and (float(found["x"]), found.groupdict().get("line", ""))
+
+    def scaled(self, value: float) -> float:
+        """A value of the claims' metric on the scale of y."""
+        return value if self.zero is None else (value - self.zero) / (self.one - self.zero)
+
+
+@dataclass(frozen=True)
 class Spec:
     """One reproduction: a model, its data and trainer, and the claims they are measured against."""
 
@@ -144,6 +178,7 @@ class Spec:
     metrics: dict[str, Any] = field(default_factory=dict)  # the class behind each, by class_path
     gate: dict[str, Any] = field(default_factory=dict)  # seeds, and the changes of each protocol
     needs: dict[str, str] = field(default_factory=dict)  # data's argument -> a reproduction
+    figures: tuple[Figure, ...] = ()
 
     @property
     def default_protocol(self) -> str:
@@ -282,6 +317,7 @@ def load(path: Path, name: str) -> Spec:
         metrics=raw.get("metrics") or {},
         gate=_gate(path, raw.get("gate") or {}, protocols),
         needs=_needs(path, raw.get("needs") or {}),
+        figures=tuple(_figure(path, entry, settings) for entry in raw.get("figures") or []),
     )
 
 
@@ -367,6 +403,47 @@ def _needs(path: Path, needs: dict) -> dict[str, str]:
                 "hands on what data's argument of that name shall be."
             )
     return needs
+
+
+def _figure(path: Path, entry: Any, settings: Iterable[str]) -> Figure:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: the figure {entry!r} is no mapping of {', '.join(FIGURE_KEYS)}.")
+    said = f"{path}: the figure {entry.get('title', '?')!r}"
+    for key, value in entry.items():
+        if key not in FIGURE_KEYS:
+            raise UserError(f"{said} has the unknown key {key!r}.{nearest(key, FIGURE_KEYS)}")
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{said} has {key}: {value!r}, which is no text.")
+    for key in ("title", "settings", "x", "y"):
+        if key not in entry:
+            raise UserError(f"{said} lacks {key!r}. A figure has a title, settings, x and y.")
+    pattern = entry["settings"]
+    if pattern.count("{x}") != 1 or pattern.count("{line}") > 1:
+        raise UserError(
+            f"{said} has settings: {pattern!r}. Write the settings' names with {{x}} in the place "
+            "of a number, and {line} in that of a line's name if there are several."
+        )
+    if ("zero" in entry) != ("one" in entry):
+        raise UserError(f"{said} has only one of zero and one. A scale needs both, or neither.")
+    metric, ends = entry["y"], {}
+    if "zero" in entry:
+        from lit_gen.harness import claims  # which needs this module
+
+        for key in ("zero", "one"):
+            paper, _, id = entry[key].rpartition("/")
+            found = claims.find(paper or path.parent.name, id, path)
+            if found.value is None:
+                raise UserError(f"{said} has {key}: {id}, which has no number in the catalogue.")
+            ends[key], metric = found.value, found.metric
+        if ends["zero"] == ends["one"]:
+            raise UserError(f"{said} has a zero and a one that are both {ends['one']:g}.")
+    figure = Figure(**entry | ends, metric=metric)
+    if not any(figure.place(setting) for setting in settings):
+        raise UserError(
+            f"{said} has settings: {pattern!r}, but no setting is called like that "
+            f"(there is {', '.join(settings)})."
+        )
+    return figure
 
 
 def _ledger(path: Path, entries: list, known: set[str]) -> tuple[Deviation, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_gen.datamodules.episodes import Policy
+from lit_gen.nn.control import Policy
 
 SLOPE = 0.01  # of leaky rectifiers
 Activation = Literal["tanh", "leaky_relu"]

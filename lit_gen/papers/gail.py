@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_gen.datamodules.episodes import Task
-from lit_gen.datamodules.rollouts import Rollout
+from lit_gen.nn.control import Rollout, Task
 from lit_gen.nn.policies import Standardizer, perceptron
 from lit_gen.papers.trpo import TRPO
 

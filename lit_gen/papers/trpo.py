@@ -11,9 +11,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from lit_gen.datamodules.episodes import Task
-from lit_gen.datamodules.rollouts import Rollout
 from lit_gen.metrics import returns
+from lit_gen.nn.control import Rollout, Task
 from lit_gen.nn.policies import Activation, CategoricalPolicy, GaussianPolicy, ValueFunction
 from lit_gen.nn.trust_region import discounted_sums, gae, trust_region_step
 

@@ -176,6 +176,7 @@ FINE = np.zeros((2, 2))
         ({"é": FINE}, "cannot name"),
         ({"x" * 41: FINE}, "cannot name"),
         ({"Samples": FINE}, "another word than 'samples'"),
+        ({"clip": FINE}, "'clip' cannot name"),
         ({"kl": FINE, "KL": FINE}, "differ in case alone: kl, KL"),
         ({"kl": np.zeros(3)}, r"kl has the shape \(3,\)"),
         ({"kl": np.zeros((0, 3))}, "shape"),

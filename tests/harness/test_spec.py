@@ -320,3 +320,79 @@ def test_nothing_heavy_is_imported_by_list_and_show() -> None:
     )
     for words in (["list"], ["show", NAME], ["claims", "--json"]):
         subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
+
+
+# --- figures
+
+FIGURE = {
+    "title": "Figure 1",
+    "settings": "trajs{x}.{line}",
+    "x": "trajectories",
+    "y": "test/score",
+    "zero": "cartpole.random",
+    "one": "cartpole.expert",
+}
+
+
+def with_figure(tmp_path: Path, **changes: object) -> Path:
+    """GAIL's CartPole, with another figure; what is None is left out."""
+    raw = yaml.safe_load(find("gail_cartpole").path.read_text())
+    raw["figures"] = [{k: v for k, v in (FIGURE | changes).items() if v is not None}]
+    (tmp_path / "gail").mkdir(exist_ok=True)
+    path = tmp_path / "gail/mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_a_figure_finds_the_number_and_the_line_in_a_setting_s_name(tmp_path: Path) -> None:
+    (figure,) = load(with_figure(tmp_path), "gail_mine").figures
+
+    assert figure.place("trajs10.gail") == (10, "gail")
+    assert figure.place("trajs1.5.gail_lambda0") == (1.5, "gail_lambda0")
+    assert figure.place("trajs.gail") is None
+    assert figure.place("xtrajs10.gail") is None
+    assert figure.place("trajs10xgail") is None  # a point is a point
+    assert figure.metric == "test/return"
+    assert (figure.scaled(18.64), figure.scaled(200)) == (0, 1)
+    assert figure.scaled(109.32) == pytest.approx(0.5)
+
+
+def test_a_figure_without_a_scale_has_the_claims_own_numbers(tmp_path: Path) -> None:
+    changes = {"zero": None, "one": None, "y": "test/return", "settings": "trajs{x}.gail"}
+    (figure,) = load(with_figure(tmp_path, **changes), "gail_mine").figures
+
+    assert figure.place("trajs4.gail") == (4, "")
+    assert (figure.metric, figure.scaled(7.5)) == ("test/return", 7.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"legend": "x"}, "unknown key 'legend'"),
+        ({"titel": "x"}, "Did you mean title"),
+        ({"x": 3}, "x: 3, which is no text"),
+        ({"y": None}, "lacks 'y'"),
+        ({"settings": "trajs.{line}"}, "with {x} in the place of a number"),
+        ({"settings": "{x}{x}"}, "with {x} in the place"),
+        ({"settings": "labels_{x}"}, "no setting is called like that"),
+        ({"one": None}, "only one of zero and one"),
+        ({"one": "cartpole.expret"}, "Did you mean cartpole.expert"),
+        ({"one": "cartpole.random"}, "both 18.64"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_a_sentence(
+    tmp_path: Path, changes: dict, said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        load(with_figure(tmp_path, **changes), "gail_mine")
+
+    assert said in str(error.value)
+
+
+def test_figures_are_a_list_of_mappings(tmp_path: Path) -> None:
+    path = with_figure(tmp_path)
+    raw = yaml.safe_load(path.read_text())
+    for figures, said in (({"title": "x"}, "must be a list"), (["Figure 1"], "is no mapping of")):
+        path.write_text(yaml.safe_dump(raw | {"figures": figures}))
+        with pytest.raises(UserError, match=said):
+            load(path, "gail_mine")

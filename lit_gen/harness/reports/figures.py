@@ -1,17 +1,19 @@
-"""Figures of the page, as SVG: the strip of one row, and learning curves."""
+"""Figures of the page, as SVG: the strip of one row, learning curves, and a paper's own figures."""
 
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import report
-from lit_gen.harness.spec import Claim
+from lit_gen.harness.spec import Claim, Figure
 from lit_gen.harness.verdicts import curves as learning
+from lit_gen.harness.verdicts.statistics import interval
 from lit_gen.harness.verdicts.verdict import Verdict
 from lit_gen.harness.words import number
 
@@ -147,9 +149,14 @@ def curves(
         words: what it shows, for those who cannot see it.
         prefix: of the ids inside, which share the page with other figures'.
     """
+    return _svg((5.2, 3.0), lambda axes: _draw(axes, claim, drawn, expected), words, prefix)
+
+
+def _svg(size: tuple[float, float], draw: Callable[[Any], None], words: str, prefix: str) -> Any:
+    """What is drawn into axes, as an element of the page, the same bytes each time."""
     import matplotlib
+    from matplotlib import figure
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
     style = {
         "svg.fonttype": "none",
@@ -159,13 +166,12 @@ def curves(
         "path.simplify_threshold": 0.3,
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        _draw(axes, claim, drawn, expected)
+        sheet = figure.Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(sheet)
+        draw(sheet.add_subplot())
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+        sheet.savefig(file, format="svg", metadata=nothing, transparent=True)
     return _inline(file.getvalue(), prefix, words)
 
 
@@ -219,6 +225,116 @@ def _plain_ticks(axes: Any, low: float, high: float) -> None:
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda x, _: number(x))
+
+
+# --- a metric over a number that the settings have
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure: our runs' values, and the paper's one, by x."""
+
+    runs: Mapping[float, Sequence[float]]
+    paper: Mapping[float, float]
+
+    @property
+    def ours(self) -> dict[float, tuple[float, float | None, float | None]]:
+        """Mean and 95 % interval over the runs."""
+        return {x: interval(values)[:3] for x, values in sorted(self.runs.items()) if values}
+
+
+def lines(
+    figure: Figure, claims: Sequence[Claim], values: Mapping[str, Sequence[float]]
+) -> dict[str, Line]:
+    """The lines by name, in the order of the settings; nothing if there is no run of any.
+
+    Args:
+        claims: of the reproduction.
+        values: of the figure's metric, by setting: one for each run.
+    """
+    found: dict[str, Line] = {}
+    for claim in claims:
+        if (place := figure.place(claim.setting)) is None:
+            continue
+        x, name = place
+        line = found.setdefault(name, Line({}, {}))
+        if claim.metric == figure.metric and claim.statistic != "ensemble":
+            line.paper.setdefault(x, figure.scaled(claim.value))
+        if theirs := [v for v in values.get(claim.setting, ()) if math.isfinite(v)]:
+            line.runs[x] = theirs
+    return found if any(line.runs for line in found.values()) else {}
+
+
+def over_settings(figure: Figure, drawn: Mapping[str, Line], words: str, prefix: str) -> Any:
+    """An SVG of these lines: our means with their intervals and each run as a dot, and the
+    paper's values as rings on a dashed line. See `curves` for the rest."""
+    return _svg((6.2, 3.6), lambda axes: _draw_lines(axes, figure, drawn), words, prefix)
+
+
+def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:
+    places = sorted({x for line in drawn.values() for x in (*line.runs, *line.paper)})
+    width = places[-1] - places[0] or 1.0
+    apart = 0.022 * width  # of two lines' points, which may be equal
+    if figure.zero is not None:
+        for level in (0, 1):
+            axes.axhline(level, color="#333333", linewidth=0.8, zorder=1)
+    ends: list[tuple[float, str, str]] = []
+    for i, (name, line) in enumerate(drawn.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        aside = (i - (len(drawn) - 1) / 2) * apart
+        theirs = sorted(line.paper.items())
+        x = [place + aside for place, _ in theirs]
+        axes.plot(
+            x, [y for _, y in theirs], "--o", color=colour, linewidth=1, markersize=6,
+            markerfacecolor="white", markeredgewidth=1.2, zorder=2,
+        )  # fmt: skip
+        for place, values in line.runs.items():
+            spots = [place + aside + 0.35 * apart] * len(values)
+            axes.plot(spots, values, ".", color=colour, markersize=6, alpha=0.7, zorder=3)
+        ours = line.ours
+        x = [place + aside for place in ours]
+        axes.plot(x, [y for y, _, _ in ours.values()], "-", color=colour, linewidth=1.6, zorder=4)
+        axes.plot(x, [y for y, _, _ in ours.values()], "D", color=colour, markersize=4.5, zorder=5)
+        for place, (_, low, high) in zip(x, ours.values(), strict=True):
+            if low is not None:
+                axes.plot([place] * 2, [low, high], "-", color=colour, linewidth=1, zorder=4)
+        last = ours[max(ours)][0] if ours else theirs[-1][1] if theirs else 0.0
+        ends.append((last, name, colour))
+    axes.set_xticks(places, [number(x) for x in places])
+    reach = 0.5 * (len(drawn) + 1) * apart
+    axes.set_xlim(places[0] - reach - 0.02 * width, places[-1] + reach + 0.02 * width)
+    low, high = _limits(drawn)
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_formatter(lambda y, _: number(y))
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    least = 0.065 * (high - low)
+    for y, (_, name, colour) in zip(
+        _spread([end for end, _, _ in ends], least, high), ends, strict=True
+    ):
+        at = axes.get_yaxis_transform()
+        axes.text(1.01, y, name, color=colour, va="center", transform=at)
+
+
+def _limits(drawn: Mapping[str, Line]) -> tuple[float, float]:
+    """Of all means, runs and paper's values, with some room; intervals may go beyond."""
+    values = [y for line in drawn.values() for ys in line.runs.values() for y in ys]
+    values += [y for line in drawn.values() for y in line.paper.values()]
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _spread(heights: Sequence[float], least: float, top: float) -> list[float]:
+    """Heights of labels: as given, but that far apart; the first of equal ones is above."""
+    order = sorted(range(len(heights)), key=lambda i: (-heights[i], i))
+    placed, above = list(heights), top + least
+    for i in order:
+        above = placed[i] = min(heights[i], above - least)
+    return placed
 
 
 def _inline(svg: str, prefix: str, words: str) -> Any:

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -153,8 +155,19 @@ class Mirror:
                         image = image.convert("RGB")
                     self.send("log_image", image, key=name, step=step, timestamp=moment)
                     self.tags["mlflow.loggedImages"] = "True"  # log_image has said so
+            if path.suffix == ".webp":
+                self._move(begin, path)
             self.files[_image(name, step)] = ""
         self.describe({"mlflow.loggedImages": "True"})
+
+    def _move(self, begin: str, path: Path) -> None:
+        """Puts a clip in the place of its preview, which MLflow's pages show."""
+        found = [file.path for file in self.client.list_artifacts(self.id, "images")]
+        for file in found:
+            if file.startswith(begin) and file.endswith(".webp"):
+                with tempfile.TemporaryDirectory() as folder:
+                    named = shutil.copyfile(path, Path(folder) / Path(file).name)
+                    self.send("log_artifact", str(named), "images")
 
     def settle(self, status: str, end: int) -> None:
         if status == "RUNNING" and self.status != status:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from lit_gen.harness import pictures, store
 from lit_gen.harness import record as records
-from lit_gen.harness import store
 from lit_gen.harness.claims import Entry, Paper
-from lit_gen.harness.record import PICTURES, RECORD, SAMPLES, Record
+from lit_gen.harness.record import CLIP, PICTURES, RECORD, SAMPLES, Record
 from lit_gen.harness.reports import figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
 from lit_gen.harness.reports.standing import Standing
@@ -31,6 +31,7 @@ from lit_gen.harness.words import number, plural, unit
 
 TEMPLATE = Path(__file__).with_name("page.html")
 GRIDS = 2  # sample grids of one cell
+CLIPS = 4  # of a reproduction: of the first cells that have one
 COMMANDS = 3  # that would decide something
 LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
 MOST_PICTURES = 300_000  # bytes of all pictures of a reproduction; they shrink until they fit
@@ -219,6 +220,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
     listed = [row["text"] for row in departures]
     cells, judged = _cells(runs), [_judged(study, claim) for claim in in_order(spec)]
     samples = [_samples(study, cell) for cell in cells]
+    unshown = _fewer_clips(samples)
     _embed(picture for cell in samples for picture in cell["pictures"])
     apart = any(cell["pictures"] for cell in samples)
     judged.sort(key=lambda said: not said[2] and all(map(report.unmeasured, said[1])))
@@ -228,9 +230,12 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "about": _about(spec),
         "claims": list(_claims(judged, listed)),
         "context": _context(spec, catalogued),
+        "plots": list(_plots(spec, cells)),
         "figures": [figure for cell in cells for figure in _figures(study, cell)],
         "samples": [[cell] for cell in samples] if apart else [samples],
-        "bare": [c["title"] for c in samples if not c["of"] and not c["pictures"]],
+        "bare": [c["title"] for c in samples if not c["of"] and not c["whose"]],
+        "unshown": unshown,
+        "only_pictures": apart and not any(cell["of"] for cell in samples),
         "ledger": departures,
         "effects": {k: v for k, v in effects.items() if k not in {d.name for d in spec.ledger}},
         "runs": [_run(spec, record, listed) for record in runs],
@@ -495,6 +500,49 @@ def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
         }
 
 
+def _plots(spec: Spec, cells: Sequence[Sequence[Record]]) -> Iterator[dict[str, Any]]:
+    """The paper's figures with our runs, once for each protocol and what users changed."""
+    kinds: dict[str, dict[str, list[Record]]] = {}
+    for cell in cells:
+        kind = ", ".join([f"protocol {cell[0].protocol}", *_changes(cell[0].overrides)])
+        kinds.setdefault(kind, {}).setdefault(cell[0].setting, []).extend(cell)
+    for figure in spec.figures:
+        for kind, settings in kinds.items():
+            values = {
+                setting: [
+                    float(value)
+                    for record in runs
+                    if (value := record.result.get("metrics", {}).get(figure.y)) is not None
+                ]
+                for setting, runs in settings.items()
+            }
+            drawn = figures.lines(figure, spec.claims, values)
+            if not drawn:
+                continue
+            said = {name: minus(_said(line)) for name, line in drawn.items()}
+            title = f"{figure.title}: {unit(figure.y)}, {kind}"
+            words = f"{title}, over {figure.x}. " + ". ".join(
+                f"{name or 'ours'}: {words}" for name, words in said.items()
+            )
+            prefix = f"p{digest([spec.name, figure.title, figure.y, kind])[:8]}-"
+            yield {
+                "title": title,
+                "svg": figures.over_settings(figure, drawn, words, prefix),
+                "key": [
+                    (figures.COLOURS[i % len(figures.COLOURS)], name or "ours")
+                    for i, name in enumerate(drawn)
+                ],
+                "scaled": figure.zero is not None,
+            }
+
+
+def _said(line: figures.Line) -> str:
+    """Our means and the paper's values, for those who cannot see them."""
+    ours = [f"{number(x)}: {number(mean)}" for x, (mean, _, _) in line.ours.items()]
+    theirs = [f"{number(x)}: {number(y)}" for x, y in sorted(line.paper.items())]
+    return f"ours {', '.join(ours) or 'none'}; paper {', '.join(theirs) or 'none'}"
+
+
 def _far(record: Record) -> str:
     return f"{record.status} at epoch {record.epochs} of {record.max_epochs}"
 
@@ -536,21 +584,42 @@ def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
 
 
 def _pictures(study: Study, record: Record) -> list[Path]:
-    folder = study.folder(record)
-    return sorted((folder / PICTURES).glob("*.png")) if folder else []
+    """Its clip, and then its pictures."""
+    if (folder := study.folder(record)) is None:
+        return []
+    clip = folder / PICTURES / CLIP
+    return [clip] * clip.is_file() + sorted((folder / PICTURES).glob("*.png"))
 
 
-def _embed(pictures: Iterable[dict[str, Any]]) -> None:
+def _fewer_clips(samples: Iterable[dict[str, Any]]) -> int:
+    """Leaves the first CLIPS clips, and says how many were taken out."""
+    found = 0
+    for cell in samples:
+        clips = [p for p in cell["pictures"] if p["path"].name == CLIP]
+        found += len(clips)
+        if found > CLIPS:
+            cell["pictures"] = [p for p in cell["pictures"] if p not in clips]
+    return max(0, found - CLIPS)
+
+
+def _embed(shown: Iterable[dict[str, Any]]) -> None:
     """Gives pictures their addresses and widths; what small ones leave of the room, others get."""
     from PIL import Image
 
-    found = [(picture.pop("path").read_bytes(), picture) for picture in pictures]
-    found.sort(key=lambda one: len(one[0]))
+    found = [((path := picture.pop("path")), path.read_bytes(), picture) for picture in shown]
+    found.sort(key=lambda one: len(one[1]))
     room = MOST_PICTURES
-    for i, (content, picture) in enumerate(found):
+    for i, (path, content, picture) in enumerate(found):
         with Image.open(io.BytesIO(content)) as image:
             picture["width"], picture["wide"] = image.width, image.width > WIDE
-        picture["src"], size = _fitting(content, room // (len(found) - i))
+        picture["still"], most = "", room // (len(found) - i)
+        if path.name == CLIP:
+            still = _jpeg(pictures.still(content))
+            moving = pictures.smaller(content, most - len(still))
+            picture["src"], size = _address(moving, "webp"), len(moving) + len(still)
+            picture["still"] = _address(still, "jpeg")
+        else:
+            picture["src"], size = _fitting(content, most)
         room -= size
 
 

@@ -358,19 +358,22 @@ def _artifacts(record: Record, folder: Path, checkpoints: bool) -> dict[str, byt
     if record.status == "finished":
         names = [records.SAMPLES, records.PREDICTIONS, *[records.CHECKPOINT] * checkpoints]
         files |= {name: folder / name for name in names if (folder / name).is_file()}
+        clip = folder / records.PICTURES / records.CLIP
+        files |= {clip.name: clip} if clip.is_file() else {}
     return files
 
 
 def _images(record: Record, folder: Path) -> dict[tuple[str, int], Path]:
-    """Sample grids, and a finished run's pictures, by name and epoch."""
+    """Sample grids, and a finished run's pictures and clip, by name and epoch."""
     last = folder / records.SAMPLES
     found = {int(p.stem[6:]): p for p in (folder / last.stem).glob("epoch_*.png")}
     if not found and record.status == "finished" and last.is_file():
         found = {record.epochs: last}
     images = {(GRIDS, epoch): path for epoch, path in sorted(found.items())}
     if record.status == "finished":
-        pictures = sorted((folder / records.PICTURES).glob("*.png"))
-        images |= {(path.stem, record.epochs): path for path in pictures}
+        pictures = (folder / records.PICTURES).glob("*.*")
+        shown = sorted(path for path in pictures if path.suffix in (".png", ".webp"))
+        images |= {(path.stem, record.epochs): path for path in shown}
     return images
 
 

@@ -1,6 +1,8 @@
 """The page and its figures hold what the records say, in any browser, without a network."""
 
+import base64
 import html.parser
+import io
 import re
 import shutil
 import subprocess
@@ -12,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from lit_gen.harness import pictures
 from lit_gen.harness import record as records
 from lit_gen.harness.claims import Entry, Paper
 from lit_gen.harness.cli import main
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import figures, page
-from lit_gen.harness.spec import Claim, Deviation, Spec, UserError
+from lit_gen.harness.spec import Claim, Deviation, Figure, Spec, UserError
 from lit_gen.harness.verdicts.curves import progress
 from lit_gen.harness.verdicts.verdict import Verdict, judge
 
@@ -364,6 +368,104 @@ def test_pictures_without_samples_are_shown_too(tmp_path) -> None:
 
     assert "seed 1): kl" in words
     assert "No grid at hand" not in words
+
+
+def filmed(folder: Path, moving: int = 6, size: int = 200) -> Path:
+    """A run directory with an incompressible clip."""
+    frames = np.random.default_rng(0).integers(0, 256, (moving, size, 2 * size, 3), np.uint8)
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures/clip.webp").write_bytes(pictures.webp(frames, 20))
+    return folder
+
+
+def test_clips_of_the_first_settings_move_on_the_page_within_its_room(tmp_path) -> None:
+    settings = [claim.setting for claim in CLAIMS][: page.CLIPS + 1]
+    runs = tuple((run(s, 1, 90.0), filmed(tmp_path / s)) for s in settings)
+
+    content = page.html([page.Study(SPEC, runs)])
+
+    elements = Elements(content)
+    shown = [a["src"] for tag, a in elements.found if tag == "img"]
+    assert len(shown) == page.CLIPS
+    for address in shown:
+        kind, _, code = address.partition(",")
+        assert kind == "data:image/webp;base64"
+        with Image.open(io.BytesIO(base64.b64decode(code))) as clip:
+            assert clip.n_frames > 1
+    stills = [a for tag, a in elements.found if tag == "source"]
+    assert len(stills) == page.CLIPS
+    assert all("prefers-reduced-motion: reduce" in a["media"] for a in stills)
+    assert all(a["srcset"].startswith("data:image/jpeg;") for a in stills)
+    assert "1 more clip, of other settings" in elements.words
+    assert "No grid at hand" not in elements.words
+    bare = page.html([page.Study(SPEC, tuple((record, None) for record, _ in runs))])
+    assert len(content) - len(bare) < 1.5 * page.MOST_PICTURES
+    assert content == page.html([page.Study(SPEC, runs)])
+
+
+FIGURED = replace(
+    SPEC,
+    settings={f"n{x}.{line}": {} for line in ("gail", "bc") for x in (4, 25)},
+    default_setting="n4.gail",
+    claims=tuple(
+        Claim("return", "test/return", f"n{x}.{line}", value=value, spread=None, margin=1.0)
+        for line, values in (("gail", (100.0, 200.0)), ("bc", (50.0, 150.0)))
+        for x, value in zip((4, 25), values, strict=True)
+    ),
+    figures=(
+        Figure("Figure 9", "n{x}.{line}", "trajectories", "test/score", "test/return", 0, 200),
+    ),
+)
+
+
+def scored(setting: str, seed: int, score: float, **changes) -> Record:
+    return run(setting, seed, 1.0, result={"metrics": {"test/score": score}}, **changes)
+
+
+def test_a_paper_s_figure_has_our_means_and_the_paper_s_points() -> None:
+    (drawn,) = FIGURED.figures
+    values = {"n4.gail": [0.5, 0.7], "n25.gail": [1.0], "n4.bc": [float("nan")]}
+
+    found = figures.lines(drawn, FIGURED.claims, values)
+
+    assert list(found) == ["gail", "bc"]
+    assert found["gail"].paper == {4: 0.5, 25: 1.0}
+    assert found["bc"].paper == {4: 0.25, 25: 0.75}
+    mean, low, high = found["gail"].ours[4]
+    assert mean == pytest.approx(0.6)
+    assert (high - low) / 2 == pytest.approx(12.706 * 0.1, rel=1e-3)  # t(0.975; 1) s / sqrt(2)
+    assert found["gail"].ours[25] == (1.0, None, None)
+    assert found["bc"].ours == {}
+    assert figures.lines(drawn, FIGURED.claims, {"n4.bc": [float("nan")]}) == {}
+
+
+def test_a_paper_s_figure_is_drawn_for_each_protocol_that_has_runs() -> None:
+    runs = [scored("n4.gail", i, x) for i, x in enumerate((0.5, 0.7), 1)]
+    runs += [scored("n25.gail", 1, 1.0), scored("n4.bc", 1, -0.2, protocol="reduced")]
+    runs += [scored("n4.bc", 2, 0.3, smoke=True)]
+
+    content = page.html([study(runs, spec=FIGURED)])
+
+    elements = Elements(content)
+    assert "Figure 9: score, protocol paper" in elements.words
+    assert "Figure 9: score, protocol reduced" in elements.words
+    labels = [a["aria-label"] for tag, a in elements.found if tag == "svg" and "aria-label" in a]
+    (ours,) = [label for label in labels if "protocol paper, over trajectories" in label]
+    assert "gail: ours 4: 0.6, 25: 1; paper 4: 0.5, 25: 1" in ours
+    assert "bc: ours none; paper 4: 0.25, 25: 0.75" in ours
+    (other,) = [label for label in labels if "protocol reduced, over trajectories" in label]
+    assert "bc: ours 4: −0.2; paper" in other
+    ids = [a["id"] for _, a in elements.found if a.get("id")]
+    assert len(ids) == len(set(ids))
+    assert content == page.html([study(runs, spec=FIGURED)])
+    assert "Figure 9" not in page.html([study([], spec=FIGURED)])
+
+
+def test_labels_of_equal_lines_stand_apart_in_their_order() -> None:
+    placed = figures._spread([1.0, 1.0, 0.2, 0.98], 0.1, 1.1)
+
+    assert placed == pytest.approx([1.0, 0.9, 0.2, 0.8])
+    assert placed[2] == 0.2
 
 
 def test_many_pictures_make_no_large_page(tmp_path) -> None:

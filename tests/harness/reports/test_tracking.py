@@ -20,6 +20,7 @@ import lit_gen
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import tracking
+from lit_gen.harness.reports.mirror import drawn
 from lit_gen.harness.spec import Claim, Seed, UserError
 from lit_gen.harness.verdicts.curves import Progress
 
@@ -383,6 +384,26 @@ def test_a_finished_run_s_pictures_are_images_by_their_names(anywhere, folder) -
         assert all(60 < level < 200 for level in image.convert("L").crop((9, 9, 99, 49)).tobytes())
 
 
+def test_a_finished_run_s_clip_is_an_artifact_and_moves_among_the_images(anywhere, folder) -> None:
+    (folder / "pictures").mkdir()
+    clip = folder / "pictures/clip.webp"
+    first, *rest = (Image.new("RGB", (60, 40), (9 * i, 0, 0)) for i in range(5))
+    first.save(clip, save_all=True, append_images=rest, duration=50)
+
+    once(anywhere, make(3, reproduction="paper_clip"), folder)
+    again = once(anywhere, make(3, reproduction="paper_clip"), folder)
+
+    (_,), (child,) = runs(anywhere, "paper_clip")
+    client = tracking.connect(anywhere)
+    assert again.sent == 0
+    assert "clip.webp" in [file.path for file in client.list_artifacts(child.info.run_id)]
+    found = [file.path for file in client.list_artifacts(child.info.run_id, "images")]
+    (preview,) = (path for path in found if path.startswith("images/clip+") and "webp" in path)
+    with Image.open(client.download_artifacts(child.info.run_id, preview)) as image:
+        assert image.n_frames == 5
+    assert drawn(found)["clip"] == [3]
+
+
 def test_an_upload_that_breaks_at_a_picture_is_completed(
     tables, store, folder, tmp_path, monkeypatch
 ) -> None:
@@ -652,6 +673,7 @@ from pathlib import Path
 import numpy, torch
 from lit_gen.harness import record
 from lit_gen.harness.reports import tracking
+from lit_gen.harness.reports.mirror import drawn
 
 read = record.read(Path(sys.argv[1]))
 state = [str(random.getstate()), str(numpy.random.get_state()), str(torch.get_rng_state())]
