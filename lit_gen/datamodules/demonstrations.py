@@ -180,14 +180,17 @@ class Imitation(Rollouts):
             minibatches=(minibatches, 1),
             batch_size=(batch_size, 1),
         )
-        if expert is None:
-            raise ValueError("there are no demonstrations: give data.expert, a file or minari:NAME")
         self.expert, self.trajectories, self.every = expert, trajectories, every
         self.minibatches, self.batch_size = minibatches, batch_size
         self.demonstrations: Demonstrations | None = None
         self.position = 0  # minibatches given out of this epoch
 
     def prepare_data(self) -> None:
+        super().prepare_data()
+        if self.expert is None:
+            raise DataError(
+                "There are no demonstrations: give --data.expert, a file or minari:NAME."
+            )
         if self.demonstrations is None:
             self.demonstrations = Demonstrations.load(self.expert)
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from lit_gen.datamodules.clips import FPS, Film, film, side_by_side
 from lit_gen.datamodules.episodes import Episode, Players, Wanted
+from lit_gen.datamodules.files import DataError
 from lit_gen.datamodules.images import at_least
 from lit_gen.nn.control import Rollout, Task
 
@@ -76,7 +77,6 @@ class Rollouts(LightningDataModule):
         at_least(
             steps=(steps, 1), iterations=(iterations, 1), episodes=(episodes, 1), limit=(limit, 1)
         )
-        task.make().close()
         self.task, self.steps, self.limit, self.seed = task, steps, limit, seed
         self.episodes, self.drawn, self.random = episodes, drawn, random
         self.iterations = iterations
@@ -84,6 +84,16 @@ class Rollouts(LightningDataModule):
         self.players: Players | None = None
         self.played: list[Episode] | None = None  # for the evaluation
         self.filmed: Film | RuntimeError | None = None
+
+    def prepare_data(self) -> None:
+        """
+        Raises:
+            DataError: the environment cannot be made.
+        """
+        try:
+            self.task.make().close()
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
     def setup(self, stage: str) -> None:
         if self.players is None:

@@ -14,7 +14,7 @@ import yaml
 
 from lit_gen.harness import provenance, store
 from lit_gen.harness import record as records
-from lit_gen.harness.predictions import load
+from lit_gen.harness.predictions import load, unpacked
 from lit_gen.harness.record import RECORD, Record
 from lit_gen.harness.reports import report
 from lit_gen.harness.spec import PACKAGE, Seed, Spec, UserError, digest, find, flatten, shipped
@@ -248,13 +248,24 @@ def _exists(commit: str) -> bool:
 
 
 def twins(records: Iterable[Record]) -> Iterator[str]:
-    """Runs of different seeds that kept the same scores: one of them is a copy."""
+    """Runs of different seeds that kept the same scores: one of them is a copy.
+
+    Scores that are all one number, such as the highest return in every episode, come about twice
+    without one.
+    """
     seen: dict[str, str] = {}
     for record in records:
         packed = record.result.get("predictions") or {}
         scores = {name: array for name, array in packed.items() if name != "target"}
+        if any(_constant({name: array}, record.name) for name, array in scores.items()):
+            continue
         if scores and (other := seen.setdefault(digest(scores), record.name)) != record.name:
             yield f"{record.name} and {other} kept the same predictions; one is a copy"
+
+
+def _constant(packed: dict[str, Any], name: str) -> bool:
+    (array,) = unpacked(packed, name).values()
+    return array.size > 1 and bool((array == array.flat[0]).all())
 
 
 def anchors(spec: Spec) -> list[str]:

@@ -34,6 +34,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=0, help="processes of each DataLoader")
     made.add_argument("--write", action="store_true", help=f"keep the result in {RESULTS.name}/")
     made.add_argument("--turn", help=argparse.SUPPRESS)  # a contender: this process is its turn
+    made.add_argument("--round", type=int, default=1, help=argparse.SUPPRESS)  # from 1
     return made
 
 
@@ -46,7 +47,8 @@ def take_turns(script: str, names: Sequence[str], rounds: int) -> dict[str, list
     said: dict[str, list[Turn]] = {name: [] for name in names}
     for i in range(rounds):
         for name in (*names[i % len(names) :], *names[: i % len(names)]):
-            command = [sys.executable, script, *sys.argv[1:], "--turn", name]
+            which = ["--turn", name, "--round", str(i + 1)]
+            command = [sys.executable, script, *sys.argv[1:], *which]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"{name} failed in round {i + 1}, exit status {done.returncode}.")
@@ -173,6 +175,12 @@ def _processor() -> str:
             return next(line.split(":")[1].strip() for line in facts if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def read(name: str) -> dict[str, Any]:
+    """The measurement that was kept, or nothing."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(name: str, facts: dict[str, Any]) -> None:

@@ -24,6 +24,17 @@ BOLTS = {
     "dataloader": "bare loop on a DataLoader",
     "bolts": "lightning-bolts 0.7",
 }
+GAIL = {
+    "suite": "lit_gen in a bare Trainer",
+    "peer": "{peer}, 1 environment",
+    "peer8": "{peer}, 8 environments",
+}
+PEERS = {"trpo": ("TRPO", "sb3-contrib"), "gail": ("GAIL", "imitation")}
+STEPS = {
+    "players1": "1 process",
+    "players2": "2 processes",
+    "async4": "AsyncVectorEnv(4)",
+}
 TITLES = {"dcgan": "DCGAN of lightning-bolts", "vae": "VAE (ResNet-18) of lightning-bolts"}
 
 
@@ -53,7 +64,76 @@ def text() -> str:
         f"the way that they came, and with {losses} as losses on test images.",
     ]
     wrapped = [textwrap.fill(p, 104, break_on_hyphens=False) for p in paragraphs]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(wrapped) + "\n"
+    parts = ["\n".join(lines), *wrapped, *control(measure.read("gail"))]
+    return "\n\n".join(parts) + "\n"
+
+
+def control(facts: dict[str, Any]) -> list[str]:
+    """Tables of TRPO, GAIL and playing, as far as they were measured, and what they say."""
+    parts, learned = [], [name for name in facts if name.startswith(tuple(PEERS))]
+    if learned:
+        lines = [
+            "| iteration on CartPole of | as | times lit_gen in CPU time | in time | CPU ms | "
+            "steps | mean return after them | MB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for name in learned:
+            kind = name.rstrip("0123456789")
+            title, peer = PEERS[kind]
+            count = name.removeprefix(kind)
+            if count:
+                title += f", {count} trajector{'y' if count == '1' else 'ies'}"
+            for contender, of in facts[name]["contenders"].items():
+                cells = (
+                    title if contender == "suite" else "",
+                    GAIL[contender].format(peer=peer),
+                    "1" if contender == "suite" else with_range(of["cpu_ratio"], ".1f"),
+                    "1" if contender == "suite" else with_range(of["ratio"], ".1f"),
+                    with_range(of["cpu_ms"], ".0f"),
+                    f"{min(of['steps']):,}",
+                    with_range(of["evaluated"], ".0f"),
+                    f"{of['peak_memory_mb']:,}",
+                )
+                lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+        parts.append("\n".join(lines))
+    if "steps" in facts:
+        heads = " | ".join(f"{words}, CPU \N{MICRO SIGN}s a step" for words in STEPS.values())
+        lines = [f"| playing | {heads} |", "|---|---|---|---|"]
+        for task, of in facts["steps"]["contenders"].items():
+            cells = (
+                f"{of[name]['cpu_us']['median']:.0f}"
+                + (f" ({with_range(of[name]['cpu_ratio'], '.2f')})" if name != "players1" else "")
+                for name in STEPS
+            )
+            lines.append(f"| {task} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    if parts:
+        machine = facts["machine"]
+        names = ("torch", "gymnasium", "stable-baselines3", "sb3-contrib", "imitation")
+        versions = ", ".join(f"{n} {v}" for n in names if (v := machine["packages"].get(n)))
+        rounds = ", ".join(
+            f"{facts[name]['options']['rounds']} ({name})"
+            for name in [*learned, "steps"]
+            if name in facts
+        )
+        threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+        said = (
+            "TRPO and GAIL: the peers have the networks and constants of ours, as far as their "
+            "interfaces allow (top of tests/benchmarks/gail.py). "
+            if learned
+            else ""
+        )
+        said += (
+            "Playing: CPU time of all its processes, in parentheses times that of 1 process. "
+            if "steps" in facts
+            else ""
+        )
+        said += (
+            f"Rounds: {rounds}; {machine['processor']}, {machine['cores']} cores, {threads}, "
+            f"{versions}, {facts['date']}."
+        )
+        parts.append(textwrap.fill(said, 104, break_on_hyphens=False))
+    return parts
 
 
 def rows(title: str, contenders: dict[str, Any], words: dict[str, str]) -> list[str]:

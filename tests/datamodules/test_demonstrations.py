@@ -179,8 +179,8 @@ def test_an_expert_that_is_none_is_said(tmp_path: Path, expert: str) -> None:
 
 
 def test_there_must_be_an_expert() -> None:
-    with pytest.raises(ValueError, match=r"give data\.expert, a file or minari:NAME"):
-        Imitation(TASK, 3)
+    with pytest.raises(DataError, match=r"give --data\.expert, a file or minari:NAME"):
+        Imitation(TASK, 3).prepare_data()
     for name in ("trajectories", "every", "minibatches", "batch_size"):
         with pytest.raises(ValueError, match=rf"{name}.*0"):
             imitation("x", **{name: 0})

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from lit_gen.datamodules.episodes import Episode, Players, Wanted
+from lit_gen.datamodules.files import DataError
 from lit_gen.datamodules.rollouts import DEMONSTRATION, EVALUATION, TRAINING, Rollouts, together
 from lit_gen.harness.run import make_trainer
 from lit_gen.nn.control import Policy, Rollout, Task
@@ -223,5 +224,6 @@ def test_mistakes_are_said_before_training() -> None:
     for name in ("steps", "iterations", "episodes", "limit"):
         with pytest.raises(ValueError, match=rf"{name}.*0"):
             small(**{name: 0})
-    with pytest.raises(ValueError, match="has actions = 2, the task says 3"):
-        Rollouts(Task("CartPole-v1", 30, 4, 3, discrete=True))
+    wrong = Rollouts(Task("CartPole-v1", 30, 4, 3, discrete=True))
+    with pytest.raises(DataError, match="has actions = 2, the task says 3"):
+        wrong.prepare_data()

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lit_gen.harness import predictions, store, verify
 from lit_gen.harness import record as records
-from lit_gen.harness import store
 from lit_gen.harness.cli import main
-from lit_gen.harness.record import PREDICTIONS, RECORD
+from lit_gen.harness.record import PREDICTIONS, RECORD, Record
 from lit_gen.harness.spec import digest, find
 from lit_gen.metrics.classification import Errors
 
@@ -104,6 +105,19 @@ def test_a_copied_run_is_found(kept: list[Path], capsys: pytest.CaptureFixture) 
 
     assert call("check") == 1
     assert "kept the same predictions; one is a copy" in capsys.readouterr().err
+
+
+def test_runs_that_are_all_at_the_ceiling_are_no_copies() -> None:
+    def kept(setting: str, returns: np.ndarray) -> Record:
+        arrays = {"return": returns, "random_return": np.arange(3.0)}
+        result = {"predictions": predictions.packed(arrays)}
+        seed = {"data": 1, "model": 1}
+        return Record("gail_cartpole", setting, "paper", seed, {}, "", [], result=result)
+
+    ceiling, others = np.full(50, 200.0), np.linspace(9, 200, 50)
+
+    assert not list(verify.twins([kept("a", ceiling), kept("b", ceiling)]))
+    assert len(list(verify.twins([kept("a", others), kept("b", others)]))) == 1
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 99}', "\x00"])
