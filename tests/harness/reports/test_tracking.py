@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ import lit_gen
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import tracking
-from lit_gen.harness.reports.mirror import drawn
+from lit_gen.harness.reports.mirror import FILES, drawn
 from lit_gen.harness.spec import Claim, Seed, UserError
 from lit_gen.harness.verdicts.curves import Progress
 
@@ -401,7 +402,7 @@ def test_a_finished_run_s_clip_is_an_artifact_and_moves_among_the_images(anywher
     (preview,) = (path for path in found if path.startswith("images/clip+") and "webp" in path)
     with Image.open(client.download_artifacts(child.info.run_id, preview)) as image:
         assert image.n_frames == 5
-    assert drawn(found)["clip"] == [3]
+    assert drawn(json.loads(child.data.tags[FILES]))["clip"] == [3]
 
 
 def test_an_upload_that_breaks_at_a_picture_is_completed(
