@@ -115,6 +115,8 @@ def _visible(task: Task) -> gymnasium.Env:
         with contextlib.suppress(AttributeError):
             model.vis.quality.shadowsize = SHADOWS
             model.vis.quality.offsamples = 0  # edges become smooth as the picture shrinks
+        with contextlib.suppress(AttributeError, KeyError):  # a free camera stays where it began
+            env.unwrapped.mujoco_renderer.camera_id = model.camera("track").id
     return env
 
 

@@ -76,8 +76,24 @@ class Demonstrations:
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray]) -> "Demonstrations":
+        """
+        Raises:
+            ValueError: these are no trajectories.
+        """
         names = ("observations", "actions", "lengths", "return")
+        if missing := [name for name in names if name not in arrays]:
+            raise ValueError(f"it lacks {' and '.join(missing)}")
+        for name in (*names, *(("random_return",) if "random_return" in arrays else ())):
+            x = arrays[name]
+            if not np.issubdtype(x.dtype, np.number) or not np.isfinite(x).all():
+                raise ValueError(f"{name} holds what is no finite number")
+            if not len(x):
+                raise ValueError(f"{name} is empty")
         observations, actions, lengths, returns = (arrays[name] for name in names)
+        if not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 1:
+            raise ValueError("lengths are not whole numbers from 1")
+        if [x.ndim for x in (observations, lengths, returns)] != [2, 1, 1]:
+            raise ValueError("observations are not (N, D), or lengths and return not (E,)")
         if not len(observations) == len(actions) == lengths.sum() or len(lengths) != len(returns):
             raise ValueError("its arrays do not fit each other")
         digest = hashlib.sha256()
@@ -236,7 +252,7 @@ class Imitation(Rollouts):
         if self.task.discrete:
             fine = actions.dim() == 1 and not actions.is_floating_point()
             fine = fine and 0 <= int(actions.min()) <= int(actions.max()) < number
-            has = f"the actions 0 to {number - 1}"
+            has = f"the actions 0 to {number - 1}, as integers"
         else:
             fine = actions.dim() == 2 and actions.shape[1] == number
             has = f"actions of {number} numbers"

@@ -256,7 +256,7 @@ def _player(
     """Plays whatever is wanted, until nobody is there to want it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
     shared = np.frombuffer(lengths, np.int64)
-    stage = Stage(task)
+    stage, parent = Stage(task), multiprocessing.parent_process()
 
     def ended() -> np.ndarray:
         """Lengths of the first episodes, as far as none is missing."""
@@ -269,6 +269,8 @@ def _player(
             played: dict[int, Episode] = {}
             try:
                 for number in range(rank, len(shared), processes):
+                    if not parent.is_alive():
+                        return
                     episode = stage.play(wanted, number, lambda: enough.value)
                     if episode is None:
                         break
@@ -279,7 +281,7 @@ def _player(
                     if wanted.count is not None and number + processes >= wanted.count:
                         break
                 while not enough.value:
-                    if not multiprocessing.parent_process().is_alive():
+                    if not parent.is_alive():
                         return
                     time.sleep(0.0005)
                 taken = wanted.enough(ended()) or 0  # 0: another process has failed, and says so

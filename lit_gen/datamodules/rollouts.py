@@ -8,11 +8,12 @@ change the policy.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -62,6 +63,8 @@ class Rollouts(LightningDataModule):
         seed: of all episodes.
     """
 
+    follows_model = True  # what a batch holds is the model's doing
+
     def __init__(
         self,
         task: Task,
@@ -83,6 +86,7 @@ class Rollouts(LightningDataModule):
         self.iteration = 0  # whose episodes come next
         self.players: Players | None = None
         self.played: list[Episode] | None = None  # for the evaluation
+        self.by_chance: Tensor | None = None  # returns of random actions
         self.filmed: Film | RuntimeError | None = None
 
     def prepare_data(self) -> None:
@@ -96,8 +100,26 @@ class Rollouts(LightningDataModule):
             raise DataError(str(error)) from error
 
     def setup(self, stage: str) -> None:
+        if self.trainer is not None:
+            self._check_model(self.trainer.lightning_module)
         if self.players is None:
             self.players = Players(self.task, torch.get_num_threads())
+
+    def _check_model(self, model: LightningModule) -> None:
+        """
+        Raises:
+            DataError: it is made for another task.
+        """
+        theirs, ours = asdict(model.task), asdict(self.task)
+        if hasattr(model, "value"):
+            theirs["training limit"] = model.value.limit
+            ours["training limit"] = self.limit or self.task.limit
+        for name, value in theirs.items():
+            if value != ours[name]:
+                raise DataError(
+                    f"The model's task has {name} = {value!r}, the data's {ours[name]!r}. Give "
+                    "both the same, as in --model.task.env and --data.task.env."
+                )
 
     def teardown(self, stage: str) -> None:
         if stage != "fit" and self.players is not None:  # the evaluation follows the training
@@ -147,8 +169,10 @@ class Rollouts(LightningDataModule):
 
     def random_returns(self) -> Tensor:
         """Of episodes in which every action is drawn uniformly."""
-        wanted = Wanted(None, (self.seed, RANDOM), count=RANDOM_EPISODES)
-        return together(self.players.play(wanted)).returns
+        if self.by_chance is None:
+            wanted = Wanted(None, (self.seed, RANDOM), count=RANDOM_EPISODES)
+            self.by_chance = together(self.players.play(wanted)).returns
+        return self.by_chance
 
     def test_dataloader(self) -> DataLoader:
         return whole(self.evaluation())
@@ -157,14 +181,15 @@ class Rollouts(LightningDataModule):
         return whole(self.evaluation())
 
     def handed_on(self) -> dict[str, np.ndarray]:
-        """The evaluated episodes: demonstrations for those who imitate this policy."""
+        """The evaluated episodes, if actions were drawn: demonstrations for imitators."""
+        if not self.drawn:
+            return {}
         played = together(self.played)
         names = ("observations", "actions", "lengths")
         arrays = {name: getattr(played, name).numpy() for name in names}
         arrays |= {"return": played.returns.numpy()}
-        if self.drawn:
-            with suppress(RuntimeError):
-                arrays["clip"] = self.film().frames
+        with suppress(RuntimeError):
+            arrays["clip"] = self.film().frames
         return arrays | ({"random_return": self.random_returns().numpy()} if self.random else {})
 
     def film(self) -> Film:

@@ -22,13 +22,14 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_gen.harness import probe
+from lit_gen.harness import needs, probe
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
 from lit_gen.harness.run import Run, execute, new_record
@@ -72,17 +73,27 @@ class Machine(NamedTuple):
     stop: Callable[[], str | None] = lambda: None
 
     def execute(self, run: Run, root: Path) -> Record:
+        run = self.supplied(run, root)
         record = execute(run, root, self.device, self.threads, self.data_dir, self.stop)
-        self.say(f"  {run.protocol} seed {run.seed}: {record.status}")
+        self.say(f"  {run.spec.name} {run.protocol} seed {run.seed}: {record.status}")
         return record
 
-    def probe(self, run: Run) -> probe.Values:
+    def supplied(self, run: Run, root: Path) -> Run:
+        """The run with the runs that it needs, which are trained in `root` if they are missing."""
+        for other in needs.missing([run], root):
+            self.execute(other, root)
+        return needs.provided(run, root)
+
+    def probe(self, run: Run, root: Path) -> probe.Values:
         """On one thread if nobody chose: its steps are too few to share."""
-        return probe.measure(run, self.device, self.threads or 1, self.data_dir)
+        alone = self._replace(threads=self.threads or 1)
+        return probe.measure(alone.supplied(run, root), self.device, alone.threads, self.data_dir)
 
 
 def runs(spec: Spec) -> dict[str, list[Run]]:
     """The gate's runs, by protocol.
+
+    Those that need another reproduction's runs are smoke runs, and so are what they need.
 
     Raises:
         UserError: the reproduction has no gate.
@@ -94,7 +105,10 @@ def runs(spec: Spec) -> dict[str, list[Run]]:
         )
     seeds = parse_seeds(str(spec.gate["seeds"]))
     return {
-        protocol: [Run(spec, spec.default_setting, protocol, seed, changes) for seed in seeds]
+        protocol: [
+            Run(spec, spec.default_setting, protocol, seed, changes, smoke=bool(spec.needs))
+            for seed in seeds
+        ]
         for protocol, changes in spec.gate["protocols"].items()
     }
 
@@ -123,14 +137,14 @@ def train(spec: Spec, budget: float, machine: Machine) -> dict[str, list[Record]
     machine = machine._replace(threads=machine.threads or _threads(stored(spec)))
     fresh: dict[str, list[Record]] = {protocol: [] for protocol in lists}
     turns = [list(turn) for turn in zip(*lists.values(), strict=True)]
-    with tempfile.TemporaryDirectory(prefix="lit_gen-gate-") as root:
+    with _passing_folder() as root:
         for i, turn in enumerate(turns):
             for run in turn:
                 spent = time.monotonic() - began
                 each = spent / max(1, sum(map(len, fresh.values())))
                 if machine.stop() or (i and spent + each > budget):  # one run of each at least
                     return fresh
-                fresh[run.protocol].append(machine.execute(run, Path(root)))
+                fresh[run.protocol].append(machine.execute(run, root))
     return fresh
 
 
@@ -150,17 +164,17 @@ def remake(spec: Spec, machine: Machine) -> None:
         UserError: a run did not finish.
     """
     fresh: list[Record] = []
-    with tempfile.TemporaryDirectory(prefix="lit_gen-gate-") as root:
+    with _passing_folder() as root:
         for run in (run for each in runs(spec).values() for run in each):
-            record = machine.execute(run, Path(root))
+            record = machine.execute(run, root)
             if record.status != "finished":
                 raise UserError(
                     f"The gate's run {record.name} {record.status}: {record.error}. The stored "
                     "curves stay as they were."
                 )
             fresh.append(record)
-    alone = machine._replace(threads=1)
-    cells = {probe.name(r): alone.probe(r) for r in probe.cells(spec)}
+        alone = machine._replace(threads=1)
+        cells = {probe.name(r): alone.probe(r, root) for r in probe.cells(spec)}
     for path in folder(spec).glob("*.json"):
         path.unlink()
     for record in fresh:
@@ -272,8 +286,13 @@ def _numbers(record: Record) -> dict[str, list[float]]:
 def complaints(spec: Spec) -> list[str]:
     """What is wrong with the stored records and numbers; nothing where none were ever made, which
     is for whoever wants to train to say."""
-    if not spec.gate or not folder(spec).is_dir():
+    if not folder(spec).is_dir():
         return []
+    if not spec.gate:
+        return [
+            f"{folder(spec)} holds a gate's curves, but {spec.path} has no gate, so nothing trains "
+            "against them. Restore the gate there, or delete the folder."
+        ]
     try:
         references, probed = stored(spec), stored_probe(spec)
     except UserError as error:
@@ -326,11 +345,16 @@ def stored_probe(spec: Spec) -> dict[str, probe.Values]:
 
 def run_probe(spec: Spec, machine: Machine) -> list[Finding]:
     """Holds a few steps without randomness against the stored ones, for every cell."""
+    with _passing_folder() as root:
+        return _probe(spec, machine, root)
+
+
+def _probe(spec: Spec, machine: Machine, root: Path) -> list[Finding]:
     known, found = stored_probe(spec), []
     for run in probe.cells(spec):
         name = probe.name(run)
         try:
-            now = machine.probe(run)
+            now = machine.probe(run, root)
         except Exception as error:  # whatever broken code raises
             if getattr(error, "exit_status", None) == 2:
                 raise
@@ -345,6 +369,12 @@ def run_probe(spec: Spec, machine: Machine) -> list[Finding]:
         words = f"a few steps without randomness give the stored numbers in {len(known)} cells"
         found.append(Finding("probe", "inside", words))
     return found
+
+
+@contextmanager
+def _passing_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lit_gen-gate-") as root:
+        yield Path(root)
 
 
 def _threads(references: dict[str, list[Record]]) -> int | None:

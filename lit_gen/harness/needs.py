@@ -36,10 +36,11 @@ def provided(run: Run, root: Path) -> Run:
         theirs = _finished(run, argument, name, root)
         if theirs is None:
             first = _candidates(run, name)[0]
+            smoke = " --smoke" * run.smoke
             raise UserError(
                 f"{run.spec.name} needs a finished run of {name} with its {HANDED_ON}; there is "
-                f"none in {root}. Run `reproduce {name} --protocol {first.protocol}`; if it says "
-                "that it is finished, move its folder away first."
+                f"none in {root}. Run `reproduce {name} --protocol {first.protocol}{smoke} "
+                f"--runs-dir {root}`; if it says that it is finished, move its folder away first."
             )
         needed[argument] = theirs
     return dataclasses.replace(run, needed=needed) if needed else run
@@ -63,18 +64,32 @@ def _candidates(run: Run, name: str) -> list[Run]:
 
 
 def _finished(run: Run, argument: str, name: str, root: Path) -> dict[str, str] | None:
-    """The first finished run that will do, as it stands in `Run.needed`."""
+    """The first finished run that will do, as it stands in `Run.needed`.
+
+    Raises:
+        UserError: the one that there is diverged, and would again.
+    """
+    diverged = None
     for candidate in _candidates(run, name):
         _, config = candidate.resolve()
         record: Record = new_record(candidate, config.as_dict())
         folder = candidate.directory(root, record)
-        if not (folder / RECORD).is_file() or not (folder / HANDED_ON).is_file():
+        if not (folder / RECORD).is_file():
             continue
         theirs = read(folder / RECORD)
+        if theirs.status == "diverged":
+            diverged = diverged or folder
+        if not (folder / HANDED_ON).is_file():
+            continue
         if theirs.status == "finished" and theirs.spec_hash == record.spec_hash:
             return {
                 "file": str(folder / HANDED_ON),
                 "run": f"{name}/{theirs.name}",
                 "spec_hash": theirs.spec_hash,
             }
+    if diverged:
+        raise UserError(
+            f"{run.spec.name} builds on a run of {name}, which diverged: {diverged}. Give "
+            f"--data.{argument} with another's {HANDED_ON}, or move that folder away to train anew."
+        )
     return None

@@ -6,6 +6,7 @@ the others train each run that it names, and write nothing.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ NAMES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
 PATIENCE = timedelta(days=1)  # in one exchange: who is dead is noticed otherwise
 TO_MEET = timedelta(minutes=10)  # until all have started
 GRACE = 20.0  # seconds in which a process leaves by itself once another is gone
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal when the parent ends
 LOOK = 0.05  # seconds between looks for a word; signals are heard in between
 
 
@@ -233,7 +235,7 @@ def joined(
     others = contextlib.nullcontext((None, [])) if started else _others(local, words)
     with others as (store, processes):
         if "LIT_GEN_LEADER" in os.environ:
-            threading.Thread(target=_follow_to_the_end, daemon=True).start()
+            _follow_to_the_end()
         team = _Joined(store, processes)
         try:
             yield team
@@ -386,6 +388,12 @@ def _notice(others: list[subprocess.Popen], said: list[IO[str]], over: threading
 
 def _follow_to_the_end() -> None:
     """Ends this process when the one that started it is gone."""
+    if sys.platform == "linux":  # Python's thread would wait for a call that hangs with its lock
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_look_for_the_leader, daemon=True).start()
+
+
+def _look_for_the_leader() -> None:
     while os.getppid() == int(os.environ["LIT_GEN_LEADER"]):
         time.sleep(0.5)
     os._exit(1)

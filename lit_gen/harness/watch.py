@@ -71,6 +71,15 @@ class Clock:
         self.cost = self.saved - began
 
 
+def other_data(folder: Path, before: object, now: object) -> UserError:
+    """What to raise for a run that has seen other data than those it is now given."""
+    return UserError(
+        f"{folder} was begun on other data files (fingerprint {str(before)[:8]}, now "
+        f"{str(now)[:8]}). Give the old ones, or another --runs-dir to keep both, or move that "
+        "folder away to start anew."
+    )
+
+
 class Watch(pl.Callback):
     """Keeps the record, the checkpoint and the user up to date, and ends the run when it must.
 
@@ -129,11 +138,7 @@ class Watch(pl.Callback):
         fingerprint = getattr(data, "fingerprint", None)
         before = self.record.provenance.setdefault("data", fingerprint)
         if before != fingerprint:
-            raise UserError(
-                f"{self.folder} was begun on other data files (fingerprint {str(before)[:8]}, now "
-                f"{str(fingerprint)[:8]}). Give the old ones with --data-dir, or move that folder "
-                "away to start anew."
-            )
+            raise other_data(self.folder, before, fingerprint)
         for deviation in getattr(data, "deviations", ()):
             if deviation not in self.record.deviations:
                 self.record.deviations.append(deviation)

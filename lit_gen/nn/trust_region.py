@@ -68,12 +68,13 @@ def conjugate_gradient(
         product: v -> A v.
         b: (P,).
         iterations: at most.
-        tolerance: of the squared length of b - A x, at which it ends.
+        tolerance: of the squared length of b - A x, at which it ends after the first iteration.
+            The code's is a part of b's, which for b of length 1 is the same.
     """
     x, r = torch.zeros_like(b), b.clone()
     p, rr = b.clone(), b.dot(b)
-    for _ in range(iterations):
-        if rr < tolerance:
+    for i in range(iterations):
+        if rr == 0 or (rr < tolerance and i):
             break
         Ap = product(p)
         alpha = rr / p.dot(Ap)

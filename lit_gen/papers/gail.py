@@ -201,7 +201,7 @@ class FEM(Imitator):
         self.seen = Standardizer(inputs)  # of the expert's pairs alone
         copies = task.actions if task.discrete else 1
         self.register_buffer("w", self.first(2 * inputs * copies + 1))
-        self.register_buffer("bound", torch.tensor(-torch.inf if task.success_ends else torch.inf))
+        self.register_buffer("bound", torch.tensor(0.0, dtype=torch.float64))
 
     def first(self, features: int) -> Tensor:
         """Weights before anything is learned."""

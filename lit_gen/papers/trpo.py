@@ -48,6 +48,15 @@ class TRPO(LightningModule):
         limit: int | None = None,
     ) -> None:
         super().__init__()
+        for name, value, fine, range_ in (
+            ("gamma", gamma, 0 <= gamma <= 1, "from 0 to 1"),
+            ("lam", lam, 0 <= lam <= 1, "from 0 to 1"),
+            ("max_kl", max_kl, max_kl > 0, "above 0"),
+            ("damping", damping, damping >= 0, "of 0 or more"),
+            ("subsample", subsample, 0 < subsample <= 1, "above 0 and up to 1"),
+        ):
+            if not fine:
+                raise ValueError(f"{name}={value}: give a number {range_}.")
         self.automatic_optimization = False  # a step of conjugate gradients is no optimizer's
         self.task, self.gamma, self.lam = task, gamma, lam
         self.max_kl, self.damping, self.subsample = max_kl, damping, subsample

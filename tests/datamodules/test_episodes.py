@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -274,6 +277,32 @@ def test_processes_go_with_who_asked() -> None:
     assert not any(process.is_alive() for process in processes)
     with pytest.raises(AttributeError):  # nothing was begun
         Players(CARTPOLE).end()
+
+
+ASKER = """
+import sys
+from lit_gen.datamodules.episodes import Players, Wanted
+from lit_gen.nn.control import Task
+
+if __name__ == "__main__":
+    players = Players(Task("CartPole-v1", 200, 4, 2, discrete=True), 2)
+    players.begin(Wanted(None, (1,), steps=1_000_000))
+    print(*(process.pid for process, _ in players.crew), flush=True)
+    players.end()
+"""
+
+
+def test_nobody_plays_on_when_who_asked_and_another_player_are_killed(tmp_path: Path) -> None:
+    (tmp_path / "asker.py").write_text(ASKER)
+    asker = subprocess.Popen(
+        [sys.executable, tmp_path / "asker.py"], stdout=subprocess.PIPE, text=True
+    )
+    first = int(asker.stdout.readline().split()[0])
+    time.sleep(1)  # they play
+    for process in (first, asker.pid):
+        os.kill(process, signal.SIGKILL)
+
+    asker.communicate(timeout=60)  # until nobody is left that could print
 
 
 def test_what_was_begun_and_not_asked_for_does_no_harm() -> None:

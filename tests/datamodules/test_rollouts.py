@@ -1,6 +1,7 @@
 """Rollouts under a real Trainer: whose policy plays, and what an interruption changes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def one_thread() -> Iterator[None]:
 class Recorded(TRPO):
     """Remembers each batch, and the policy after it."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task, hidden=[6])
+    def __init__(self, task: Task, limit: int | None = None) -> None:
+        super().__init__(task, hidden=[6], limit=limit)
         self.batches: list[Rollout] = []
         self.policies: list[Policy] = []
 
@@ -67,7 +68,9 @@ def trained(
 ) -> tuple[Recorded, pl.Trainer]:
     """2 epochs."""
     torch.manual_seed(0)
-    model = Recorded(data.task).double()  # as the harness: a checkpoint is not to be rounded
+    model = Recorded(
+        data.task, data.limit
+    ).double()  # as the harness: a checkpoint is not to be rounded
     options = {"max_epochs": 2, "precision": "64-true"}
     trainer = make_trainer(options, "cpu", callbacks=seeds or Seeds())
     try:
@@ -186,7 +189,31 @@ def test_usually_it_takes_the_most_probable_actions() -> None:
 
     order = Wanted(model.policies[-1], (5, EVALUATION), drawn=False, count=4)
     assert_same(together(Players(TASK).play(order)), together(data.played))
-    assert "random_return" not in data.handed_on()
+    assert data.handed_on() == {}  # these are no demonstrations
+
+
+def test_random_actions_are_played_once() -> None:
+    data = small(drawn=True)
+    model, trainer = trained(data)
+    trainer.test(model, data, verbose=False)
+    known, data.players = data.random_returns(), None
+
+    assert data.handed_on()["random_return"].tolist() == known.tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "said"),
+    [
+        (replace(TASK, limit=TASK.limit + 1), {}, "limit = "),
+        (replace(TASK, success_ends=True), {}, "success_ends = True, the data's False"),
+        (TASK, {"limit": 7}, f"training limit = {TASK.limit}, the data's 7"),
+    ],
+    ids=["limit", "success", "training"],
+)
+def test_a_model_for_another_task_is_a_sentence(task: Task, changes: dict, said: str) -> None:
+    trainer = make_trainer({"max_epochs": 1, "precision": "64-true"}, "cpu")
+    with pytest.raises(DataError, match=f"The model's task has {said}"):
+        trainer.fit(TRPO(task, hidden=[6]), small(**changes))
 
 
 def test_a_limit_of_training_is_none_of_the_evaluation() -> None:

@@ -116,6 +116,17 @@ def test_a_driver_that_dies_ends_a_film_and_nothing_else(marked: str) -> None:
         film(task(marked, dies=True), ONE, (0,), False)
 
 
+def test_the_camera_goes_along_where_the_model_has_one_that_does() -> None:
+    pytest.importorskip("mujoco")
+    cameras = {}
+    for env, observations, actions in (("Hopper-v5", 11, 3), ("Reacher-v5", 10, 2)):
+        seen = clips._visible(Task(env, 50, observations, actions)).unwrapped
+        camera = seen.mujoco_renderer.camera_id
+        cameras[env] = seen.model.camera(camera).name if camera >= 0 else "free"
+
+    assert cameras == {"Hopper-v5": "track", "Reacher-v5": "free"}
+
+
 def test_what_an_environment_raises_is_said() -> None:
     with pytest.raises(RuntimeError, match=r"Nowhere-v0 cannot be rendered: .*Nowhere"):
         film(task("Nowhere-v0"), ONE, (0,), False)

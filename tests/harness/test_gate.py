@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from simulated import run
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from lit_gen.datamodules import images
 from lit_gen.harness import gate
 from lit_gen.harness.record import Record
 from lit_gen.harness.spec import find
-from lit_gen.papers import improved_gan
+from lit_gen.papers import gail, improved_gan, trpo
 from lit_gen.papers.improved_gan import SemiSupervisedGAN
 
 NAME = "improved_gan_mnist_semisup"
@@ -202,4 +202,52 @@ def test_the_gate_bites_at_bugs_and_lets_refactorings_pass(
     found = list(gate.findings(spec, 1.0, gate.Machine("cpu", 1, real_data)))
 
     assert [f.of for f in found][-1] == "release"
+    assert any(f.bad for f in found) is bad, [f.sentence for f in found]
+
+
+# --- of control, whose runs need an expert's
+
+
+def endless_reward(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(gail, "adversarial_reward", lambda z, success_ends: logsigmoid(z))
+
+
+def other_lambda(patch: pytest.MonkeyPatch) -> None:
+    right = trpo.gae
+    patch.setattr(trpo, "gae", lambda r, v, n, last, gamma, lam: right(r, v, n, last, gamma, 0.96))
+
+
+def undamped(patch: pytest.MonkeyPatch) -> None:
+    right = trpo.trust_region_step
+    patch.setattr(trpo, "trust_region_step", lambda *args: right(*args[:-1], 0.9 * args[-1]))
+
+
+def unseen_expert(patch: pytest.MonkeyPatch) -> None:
+    """The standardisation begins with the policy's own observations."""
+    patch.setattr(gail.GAIL, "begin", lambda self, s, a: None)
+
+
+def same_reward(patch: pytest.MonkeyPatch) -> None:
+    """Harmless: -log(1 - D), written another way."""
+    patch.setattr(gail, "adversarial_reward", lambda z, success_ends: -logsigmoid(-z))
+
+
+@pytest.mark.parametrize(
+    ("change", "bad"),
+    [(endless_reward, True), (other_lambda, True), (undamped, True), (unseen_expert, True),
+     (same_reward, False)],
+)  # fmt: skip
+def test_the_gate_of_an_imitator_trains_its_expert_and_bites(
+    change: Callable, bad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch)
+    spec = find("gail_cartpole")
+    cell = spec.default_setting
+    spec = replace(spec, settings={cell: spec.settings[cell]})
+    said: list[str] = []
+
+    found = list(gate.findings(spec, 1.0, gate.Machine("cpu", 1, say=said.append)))
+
+    assert any("gail_expert_cartpole" in line for line in said)
+    assert [f.of for f in found][-1] == "paper"
     assert any(f.bad for f in found) is bad, [f.sentence for f in found]

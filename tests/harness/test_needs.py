@@ -156,16 +156,7 @@ def test_an_expert_is_trained_first_and_used_afterwards(folder: Path, call) -> N
 
 
 def test_demonstrations_of_the_users_own_need_no_run(folder: Path, call) -> None:
-    n = 20
-    np.savez(
-        folder / "mine.npz",
-        observations=np.random.default_rng(0).normal(size=(n, 4)),
-        actions=np.arange(n) % 2,
-        lengths=np.array([n // 2, n // 2]),
-        **{"return": np.array([10.0, 10.0])},
-    )
-
-    status, said = call("--data.expert", str(folder / "mine.npz"))
+    status, said = call("--data.expert", demonstrations(folder / "mine.npz"))
 
     assert status == 0, said
     assert "trained first" not in said
@@ -173,6 +164,55 @@ def test_demonstrations_of_the_users_own_need_no_run(folder: Path, call) -> None
     assert record(path)["status"] == "finished"
     assert "needs" not in record(path)["provenance"]
     assert len(record(path)["provenance"]["data"]) == 64
+
+
+def demonstrations(path: Path, seed: int = 0) -> str:
+    """Of the user's own; two trajectories."""
+    rng = np.random.default_rng(seed)
+    np.savez(
+        path,
+        observations=rng.normal(size=(40, 4)),
+        actions=rng.integers(2, size=40),
+        lengths=np.array([20, 20]),
+        **{"return": np.array([20.0, 20.0])},
+    )
+    return str(path)
+
+
+def test_a_finished_run_is_not_passed_off_as_one_of_other_demonstrations(
+    folder: Path, call
+) -> None:
+    first, second = (demonstrations(folder / f"{k}.npz", k) for k in (1, 2))
+
+    assert call("--data.expert", first)[0] == 0
+    status, said = call("--data.expert", first)
+    assert (status, "finished before" in said) == (0, True), said
+    status, said = call("--data.expert", second)
+    assert status == 2
+    assert "was begun on other data files" in said
+    assert "another --runs-dir to keep both" in said
+
+
+def test_a_budget_that_the_expert_spends_is_no_mistake(folder: Path, call) -> None:
+    status, said = call("--budget", "0.001s")
+
+    assert status == 0, said
+    assert "waits: the budget of 0.001s is spent" in said
+    assert call()[0] == 0
+    assert {record(paths[0])["status"] for paths in runs(folder / "runs").values()} == {"finished"}
+
+
+def test_an_expert_that_diverged_is_said_and_not_trained_again(folder: Path, call) -> None:
+    assert call()[0] == 0
+    ((expert, *_),) = (p for name, p in runs(folder / "runs").items() if "expert" in name)
+    (expert / HANDED_ON).unlink()
+    content = record(expert) | {"status": "diverged"}
+    (expert / RECORD).write_text(json.dumps(content))
+
+    status, said = call("--seeds", "2")
+
+    assert status == 2
+    assert f"which diverged: {expert.relative_to(folder)}. Give --data.expert" in said
 
 
 def test_a_need_is_asked_for_once(folder: Path) -> None:
@@ -197,16 +237,7 @@ def test_a_run_killed_in_the_middle_of_a_rollout_goes_on_to_the_same_bits(
     (folder / "pole" / "lethal.py").write_text(LETHAL)
     options = f"options: {{file: {folder}/killed, at: 215}}"
     write(folder, TASK.replace("CartPole-v1", "'lethal:Lethal-v0'").replace("}", f", {options}}}"))
-    mine = folder / "mine.npz"
-    rng = np.random.default_rng(0)
-    np.savez(
-        mine,
-        observations=rng.normal(size=(40, 4)),
-        actions=rng.integers(2, size=40),
-        lengths=np.array([20, 20]),
-        **{"return": np.array([20.0, 20.0])},
-    )
-    words = ["--data.expert", str(mine)]
+    words = ["--data.expert", demonstrations(folder / "mine.npz")]
 
     killed = reproduce(*WORDS, *words)
     assert killed.returncode == -9, killed.stderr

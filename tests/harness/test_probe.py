@@ -69,6 +69,9 @@ def test_stored_numbers_that_are_damaged_or_outdated_are_complaints(tmp_path, mo
     spec = find(NAME)
     assert gate.complaints(spec) == []
 
+    (lost,) = gate.complaints(replace(spec, gate={}))
+    assert "has no gate" in lost
+
     more = replace(spec, settings=spec.settings | {"labels_1000": {}})
     assert "not of today's settings" in gate.complaints(more)[0]
 

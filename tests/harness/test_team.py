@@ -445,6 +445,33 @@ def test_processes_are_killed_and_the_run_goes_on_to_the_same_numbers(alone: She
     assert len(alone.record("killed")["provenance"]["segments"]) == 3
 
 
+HANGS = """
+import ctypes, os, subprocess, sys, time
+if len(sys.argv) > 1:
+    from lit_gen.harness import team
+    team._follow_to_the_end()
+    open(sys.argv[1], "w").close()
+    ctypes.PyDLL(None).sleep(60)  # with Python's lock, as a library's destructor may
+else:
+    me = {"LIT_GEN_LEADER": str(os.getpid())}
+    subprocess.Popen([sys.executable, __file__, "ready"], env=os.environ | me).wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process that hangs so")
+def test_one_that_hangs_with_pythons_lock_ends_with_its_leader(tmp_path: Path) -> None:
+    path = tmp_path / "hangs.py"
+    path.write_text(HANGS)
+    leader = subprocess.Popen([sys.executable, path], cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (other,) = children(leader.pid)
+    leader.kill()
+    leader.wait()
+    assert ends(other, seconds=20)
+
+
 def test_ctrl_c_in_mid_epoch_of_one_process_then_two(alone: Shell) -> None:
     words = [*WORDS, "--seeds", "1-2", "--runs-dir", "stopped"]
     first = alone.start(*words)

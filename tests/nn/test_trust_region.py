@@ -118,6 +118,7 @@ def test_conjugate_gradients_end_when_they_are_near_enough() -> None:
     asked.clear()
     assert (conjugate_gradient(product, torch.zeros(8).double()) == 0).all()
     assert not asked
+    assert (conjugate_gradient(product, 1e-9 * b) != 0).all()  # a direction, however short
 
 
 # a step on a quadratic: the objective g . x, the divergence h |x - start|^2 / 2

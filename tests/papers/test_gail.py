@@ -411,6 +411,17 @@ def test_where_success_ends_rewards_are_below_nought() -> None:
         assert (found <= 0).all()
 
 
+@pytest.mark.parametrize(("task", "sign"), [(DISCRETE, 1), (ENDING, -1)])
+def test_rewards_on_their_side_of_nought_are_not_shifted(task: Task, sign: int) -> None:
+    """The bound begins at 0: a constant feature stays a constant reward."""
+    model, _, _ = learner(FEM, task)
+    model.w.zero_()[-1] = sign
+
+    torch.testing.assert_close(
+        model.rewards(batch_of(task, 1)), torch.full_like(batch_of(task, 1).rewards, sign / 13)
+    )
+
+
 def test_gtal_rewards_the_one_feature_of_which_the_expert_has_most() -> None:
     model, mean, std = learner(GTAL, CONTINUOUS)
     assert sorted(model.w.tolist()) == [0] * 21 + [1]

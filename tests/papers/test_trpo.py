@@ -236,3 +236,15 @@ def test_a_score_lies_between_random_and_expert(monkeypatch: pytest.MonkeyPatch)
 
     assert logged == {"test/return": 5, "test/random_return": 2.5, "test/score": 1 / 3}
     assert model.predict_step(arrays, 0) is arrays
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"subsample": 1.5}, {"subsample": 0.0}, {"gamma": 1.01}, {"lam": -0.1}, {"max_kl": 0.0},
+     {"damping": -1.0}, {"gamma": float("nan")}],
+    ids=str,
+)  # fmt: skip
+def test_constants_out_of_range_are_a_sentence(wrong: dict[str, float]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: give a number"):
+        TRPO(DISCRETE, **wrong)
