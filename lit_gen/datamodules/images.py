@@ -7,7 +7,8 @@ Where several processes train together (DDP), process r of W gets the examples r
 of every batch: all hold the same order, and a batch has the same examples as with one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -177,6 +178,15 @@ class ImagesInMemory(LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs.restore(state)
 
+    def images(self, split: str) -> Tensor:
+        """All images of "train" or "test" after `setup`, (N, C, H, W) uint8 in the set's order."""
+        x = self.sets()[split]
+        return x.view(len(x), 1, 28, 28) if x.dim() == 2 else x
+
+    def sets(self) -> dict[str, Tensor]:
+        """The same as they are `loaded`: (N, 784) is MNIST's."""
+        raise NotImplementedError
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the files' content."""
@@ -272,6 +282,7 @@ class SemiSupervisedEpochs:
         batch_size: examples of each kind in a batch, in all W processes together.
         seed: of the order, through NumPy's legacy RandomState.
         share: (r, W).
+        form: makes a batch of pixels what the model gets.
     """
 
     def __init__(
@@ -282,9 +293,10 @@ class SemiSupervisedEpochs:
         batch_size: int,
         seed: int,
         share: Share = ALONE,
+        form: Callable[[Tensor], Tensor] = to_unit_interval,
     ) -> None:
         self.images, self.labels, self.labeled = images, labels, labeled
-        self.batch_size, self.share = batch_size, share
+        self.batch_size, self.share, self.form = batch_size, share, form
         self.rng = np.random.RandomState(seed)
         self.rng.randint(2**15, size=2)  # the code seeds its noise and its weights here
         self.unlabeled = self.matching = np.arange(len(images))
@@ -317,7 +329,7 @@ class SemiSupervisedEpochs:
             now = order[self.position]
             self.position += 1
             pixels = self.images.index_select(0, now.flatten())
-            x_labeled, x_unlabeled, x_matching = to_unit_interval(pixels).chunk(3)
+            x_labeled, x_unlabeled, x_matching = self.form(pixels).chunk(3)
             yield x_labeled, self.labels[now[0]], x_unlabeled, x_matching
 
     def order_state(self) -> dict[str, Any]:
@@ -341,13 +353,122 @@ class SemiSupervisedEpochs:
         self.matching = state["matching"].numpy().astype(np.int64)
 
 
-class SemiSupervisedMNIST(ImagesInMemory):
-    """MNIST as (B, 784) floats in [0, 1], a few of its training images with labels.
+class FewLabels(ImagesInMemory):
+    """Images of ten classes, of which a few of the training images have labels.
 
     The labels are the first of each class along a permutation by `seed_data`; every training image,
     labelled ones included, serves as unlabelled. Two sets are evaluated after each epoch:
     `val` holds training images whose labels nobody trains on, for selecting without the test set,
     and `test` the test images.
+
+    Args:
+        dataset: its name in the manifest.
+        labels, batch_size, seed, seed_data, validation, limit, data_dir: see `SemiSupervisedMNIST`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    eval_batch_size = 1000
+    form = staticmethod(to_unit_interval)  # makes a batch of pixels what the model gets
+
+    def __init__(
+        self,
+        dataset: str,
+        labels: int,
+        batch_size: int,
+        seed: int,
+        seed_data: int,
+        validation: int,
+        limit: int | None,
+        data_dir: str | None,
+    ) -> None:
+        super().__init__(dataset, batch_size, validation, limit, data_dir)
+        if labels % 10 or labels < 10:
+            raise ValueError(
+                f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
+            )
+        at_least(batch_size=(batch_size, 1), validation=(validation, 0), limit=(limit, 1))
+        self.labels, self.seed, self.seed_data = labels, seed, seed_data
+
+    def read(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Images (N, ...) uint8 and labels (N,), of training and of test, from what is
+        `provided`."""
+        raise NotImplementedError
+
+    def to_share(self) -> dict[str, int]:
+        first = min(INITIALIZATION, self.limit or INITIALIZATION)
+        return super().to_share() | {"images to initialise on": first}
+
+    def evaluated(self) -> dict[str, int | None]:
+        left = self.limit - self.labels if self.limit and self.validation else None
+        return super().evaluated() | {"limit - labels": left}
+
+    def load(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Images and labels, of training and of test."""
+        return [
+            (torch.from_numpy(x[: self.limit]).to(device),
+             torch.from_numpy(y[: self.limit].astype(np.int64)).to(device))
+            for x, y in self.read()
+        ]  # fmt: skip
+
+    def arrange(self) -> None:
+        (train_x, train_y), (self.test_x, self.test_y) = self.loaded
+        targets = train_y.cpu().numpy()
+        permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
+        self.check_batch_size(len(targets))
+        labeled = balanced_subset(targets, permutation, self.labels // 10)
+        self.epochs = SemiSupervisedEpochs(
+            train_x, train_y, labeled, self.batch_size, self.seed, self.shared, self.form
+        )
+        self.first_images = train_x[torch.from_numpy(permutation[:INITIALIZATION])]
+        others = np.setdiff1d(permutation, labeled, assume_unique=True)
+        held_out = others[max(0, len(others) - self.validation) :]
+        self.val_x, self.val_y = train_x[held_out], train_y[held_out]
+
+    def sets(self) -> dict[str, Tensor]:
+        return {split: x for split, (x, _) in zip(("train", "test"), self.loaded, strict=True)}
+
+    def targets(self, split: str) -> Tensor:
+        """The classes of `images`, all of them, (N,): to measure by, not to learn from."""
+        return dict(zip(("train", "test"), self.loaded, strict=True))[split][1]
+
+    def initialization_images(self, n: int) -> Tensor:
+        """This process's share of the first n <= 500 training images along the permutation,
+        (n / W, ...), mostly unlabelled."""
+        rank, size = self.shared
+        return self.form(self.first_images[:n][rank::size])
+
+    def train_dataloader(self) -> SemiSupervisedEpochs:
+        return self.epochs
+
+    def val_dataloader(self) -> list[Batches]:
+        return [self._batches(self.val_x, self.val_y), self.test_dataloader()]
+
+    def test_dataloader(self) -> Batches:
+        return self._batches(self.test_x, self.test_y)
+
+    def predict_dataloader(self) -> Batches:
+        return self.test_dataloader()
+
+    def _batches(self, x: Tensor, y: Tensor) -> Batches:
+        return Batches(x, y, self.eval_batch_size, self.shared, self.form)
+
+
+def read_mnist(
+    found: Mapping[str, Path], shape: tuple[int, ...]
+) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Images (N, *shape) uint8 and labels (N,), of training and of test."""
+    pairs = []
+    for split in ("train", "t10k"):
+        x = files.read_idx(found[f"{split}-images-idx3-ubyte"])
+        y = files.read_idx(found[f"{split}-labels-idx1-ubyte"])
+        pairs.append((x.reshape(-1, *shape), y))
+    return tuple(pairs)
+
+
+class SemiSupervisedMNIST(FewLabels):
+    """MNIST as (B, 784) floats in [0, 1], a few of its training images with labels.
 
     Args:
         labels: labelled images in all, the same number of each class.
@@ -369,70 +490,15 @@ class SemiSupervisedMNIST(ImagesInMemory):
         limit: int | None = None,
         data_dir: str | None = None,
     ) -> None:
-        super().__init__("mnist", batch_size, validation, limit, data_dir)
-        if labels % 10 or labels < 10:
-            raise ValueError(
-                f"labels={labels}: the classes share them equally; use 10, 20, 30, ..."
-            )
-        at_least(batch_size=(batch_size, 1), validation=(validation, 0), limit=(limit, 1))
-        self.labels, self.seed, self.seed_data = labels, seed, seed_data
+        super().__init__("mnist", labels, batch_size, seed, seed_data, validation, limit, data_dir)
 
     @classmethod
     def together(cls, data: Sequence[Self]) -> LightningDataModule:
         """The data of K models that train as one computation."""
         return SemiSupervisedReplicas(data)
 
-    def to_share(self) -> dict[str, int]:
-        first = min(INITIALIZATION, self.limit or INITIALIZATION)
-        return super().to_share() | {"images to initialise on": first}
-
-    def evaluated(self) -> dict[str, int | None]:
-        left = self.limit - self.labels if self.limit and self.validation else None
-        return super().evaluated() | {"limit - labels": left}
-
-    def load(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Images and labels, of training and of test."""
-        return [self._load(split, device) for split in ("train", "t10k")]
-
-    def _load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        found = self.provided.files
-        x = files.read_idx(found[f"{split}-images-idx3-ubyte"])[: self.limit]
-        y = files.read_idx(found[f"{split}-labels-idx1-ubyte"])[: self.limit]
-        x, y = torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(y.astype(np.int64))
-        return x.to(device), y.to(device)
-
-    def arrange(self) -> None:
-        (train_x, train_y), (self.test_x, self.test_y) = self.loaded
-        targets = train_y.cpu().numpy()
-        permutation = np.random.RandomState(self.seed_data).permutation(len(targets))
-        self.check_batch_size(len(targets))
-        labeled = balanced_subset(targets, permutation, self.labels // 10)
-        self.epochs = SemiSupervisedEpochs(
-            train_x, train_y, labeled, self.batch_size, self.seed, self.shared
-        )
-        self.first_images = train_x[torch.from_numpy(permutation[:INITIALIZATION])]
-        others = np.setdiff1d(permutation, labeled, assume_unique=True)
-        held_out = others[max(0, len(others) - self.validation) :]
-        self.val_x, self.val_y = train_x[held_out], train_y[held_out]
-
-    def initialization_images(self, n: int) -> Tensor:
-        """This process's share of the first n <= 500 training images along the permutation,
-        (n / W, 784), mostly unlabelled."""
-        rank, size = self.shared
-        return to_unit_interval(self.first_images[:n][rank::size])
-
-    def train_dataloader(self) -> SemiSupervisedEpochs:
-        return self.epochs
-
-    def val_dataloader(self) -> list[Batches]:
-        pairs = (self.val_x, self.val_y), (self.test_x, self.test_y)
-        return [Batches(x, y, share=self.shared) for x, y in pairs]
-
-    def test_dataloader(self) -> Batches:
-        return Batches(self.test_x, self.test_y, share=self.shared)
-
-    def predict_dataloader(self) -> Batches:
-        return self.test_dataloader()
+    def read(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        return read_mnist(self.provided.files, (784,))
 
 
 class SemiSupervisedReplicas(Replicas):

@@ -219,6 +219,9 @@ class _Unlabeled(ImagesInMemory):
         how = self.shuffle, self.draws, self.unit_interval
         self.epochs = Epochs(self.train_x, self.batch_size, self.seed, *how, self.shared)
 
+    def sets(self) -> dict[str, Tensor]:
+        return {"train": self.train_x, "test": self.test_x}
+
     def form(self, pixels: Tensor) -> Tensor:
         return to_unit_interval(pixels) if self.unit_interval else pixels
 

@@ -114,6 +114,31 @@ class Errors:
         return errors(scores, y[5000:]), MNIST_NEAREST_MEAN
 
 
+class ErrorPercent(Errors):
+    """The same in percent of the examples."""
+
+    tolerance = 1e-3  # adding up batches rounds; of 30,000 examples one is .003
+
+    @property
+    def id(self) -> str:
+        return "error_percent/1" + (f" of {self.examples}" if self.examples else "")
+
+    def of(self, arrays: Arrays) -> float:
+        """
+        Raises:
+            ValueError: as for `Errors`.
+        """
+        return 100 * super().of(arrays) / len(arrays["target"])
+
+    def cases(self) -> Iterator[tuple[Arrays, float]]:
+        for arrays, known in super().cases():
+            yield arrays, 100 * known / len(arrays["target"])
+
+    def anchor(self, files: Mapping[str, Path]) -> tuple[float, float] | None:
+        found = super().anchor(files)
+        return found and (found[0] / 50, found[1] / 50)  # of 5,000 images
+
+
 def _idx(path: Path, offset: int) -> np.ndarray:
     content = Path(path).read_bytes()
     content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

@@ -34,6 +34,14 @@ class WeightNorm(nn.Module):
         """The weight before its length is set, whose norm is taken."""
         return self.v
 
+    def hold_scale(self, units: int, trained: bool) -> None:
+        """Makes g, 1 for each unit: a parameter, or a buffer that only initialisation sets."""
+        g = torch.ones(units)
+        if trained:
+            self.g = nn.Parameter(g)
+        else:
+            self.register_buffer("g", g)
+
     def rescale(self, factor: Tensor) -> None:
         """Multiplies the length of each unit's weight, (..., out)."""
         self.g *= factor
@@ -66,11 +74,7 @@ class WeightNormLinear(WeightNorm):
         self.eps = eps
         self.v = nn.Parameter(init(torch.empty(out_features, in_features)))
         self.b = nn.Parameter(torch.zeros(out_features))
-        g = torch.ones(out_features)
-        if train_scale:
-            self.g = nn.Parameter(g)
-        else:
-            self.register_buffer("g", g)
+        self.hold_scale(out_features, train_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         v = self.direction()
@@ -117,7 +121,34 @@ class _WeightNormLinear(torch.autograd.Function):
         return dx, dv, dg if need_g else None, db, None
 
 
-class WeightNormConv2d(WeightNorm):
+class Kernels(WeightNorm):
+    """What convolutions have in common: v, drawn from N(0, 0.05^2), and its axes."""
+
+    units = -3
+    across: tuple[int, ...] = (1, 2, 3)  # axes of v that a unit's weight has
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, std: float) -> None:
+        super().__init__()
+        self.std = std
+        shape = self.shape(in_channels, out_channels, kernel_size)
+        self.v = nn.Parameter(0.05 * torch.randn(shape))
+
+    @staticmethod
+    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
+        return out_channels, in_channels, k, k
+
+
+class TransposedKernels(Kernels):
+    """The same, as the transpose of a convolution has them."""
+
+    across = (0, 2, 3)
+
+    @staticmethod
+    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
+        return in_channels, out_channels, k, k
+
+
+class WeightNormConv2d(Kernels):
     """Convolution with w = gain v / |v|, one norm over (in, kernel) per output unit.
 
     Here the weight is scaled, as an image's output is larger than it. The padding is TensorFlow's
@@ -132,9 +163,6 @@ class WeightNormConv2d(WeightNorm):
             start at the cube root of the intended gain. Adamax moves log gain in steps of c lr.
     """
 
-    units = -3
-    across = (1, 2, 3)  # axes of v that a unit's weight has
-
     def __init__(
         self,
         in_channels: int,
@@ -144,17 +172,10 @@ class WeightNormConv2d(WeightNorm):
         std: float = 0.1,
         exponent: float = 3.0,
     ) -> None:
-        super().__init__()
-        self.stride, self.std, self.exponent = stride, std, exponent
-        self.v = nn.Parameter(
-            0.05 * torch.randn(self.shape(in_channels, out_channels, kernel_size))
-        )
+        super().__init__(in_channels, out_channels, kernel_size, std)
+        self.stride, self.exponent = stride, exponent
         self.s = nn.Parameter(torch.zeros(out_channels))
         self.b = nn.Parameter(torch.zeros(out_channels))
-
-    @staticmethod
-    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
-        return out_channels, in_channels, k, k
 
     def rescale(self, factor: Tensor) -> None:
         self.s += factor.log() / 3
@@ -172,28 +193,71 @@ class WeightNormConv2d(WeightNorm):
         return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight(), self.b, self.stride)
 
 
-class WeightNormConvTranspose2d(WeightNormConv2d):
+class WeightNormConvTranspose2d(TransposedKernels, WeightNormConv2d):
     """The same for the transpose of that convolution, which makes n pixels of ceil(n / stride).
 
     Args:
         size: pixels of a side of y; stride times those of x by default.
     """
 
-    across = (0, 2, 3)
-
     def __init__(self, *args: int, size: int | None = None, **kwargs: float) -> None:
         super().__init__(*args, **kwargs)
         self.size = size
-
-    @staticmethod
-    def shape(in_channels: int, out_channels: int, k: int) -> tuple[int, ...]:
-        return in_channels, out_channels, k, k
 
     def forward(self, x: Tensor) -> Tensor:
         sides = [self.size or self.stride * n for n in x.shape[-2:]]
         before = [same_padding(n, self.v.shape[-1], self.stride)[0] for n in sides]
         y = F.conv_transpose2d(x, self.weight(), self.b, self.stride, before)
         return y[..., : sides[0], : sides[1]]
+
+
+class ScaledConv2d(Kernels):
+    """Convolution with w = g v / sqrt(eps + |v|^2), as `WeightNormLinear` for images.
+
+    Where `WeightNormConv2d` trains a logarithm of the gain, this has the gain itself, and padding
+    that is the same on all sides. Adam acts on v, so |v| sets the step size.
+
+    Args:
+        in_channels, out_channels: of x (B, in, H, W) and y (B, out, H', W').
+        kernel_size, stride, padding: of the square kernel.
+        train_scale: whether g is trained; otherwise it is a buffer that only
+            `data_dependent_init` sets.
+        std: what `data_dependent_init` makes of the units' deviation.
+        eps: added to |v|^2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 0,
+        train_scale: bool = False,
+        std: float = 1.0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, std)
+        self.stride, self.padding, self.eps = stride, padding, eps
+        self.b = nn.Parameter(torch.zeros(out_channels))
+        self.hold_scale(out_channels, train_scale)
+
+    def weight(self) -> Tensor:
+        v = self.direction()
+        r = (v.square().sum(self.across, keepdim=True) + self.eps).rsqrt()
+        return v * (r * self.g.view_as(r))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight(), self.b, self.stride, self.padding)
+
+
+class ScaledConvTranspose2d(TransposedKernels, ScaledConv2d):
+    """The gradient of that convolution with respect to its input: n pixels become stride times n,
+    if the padding is half the kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = self.stride + 2 * self.padding - self.v.shape[-1]
+        return F.conv_transpose2d(x, self.weight(), self.b, self.stride, self.padding, more)
 
 
 def same_padding(n: int, kernel_size: int, stride: int) -> tuple[int, int]:
@@ -203,23 +267,30 @@ def same_padding(n: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def data_dependent_init(model: Callable[[Tensor], Tensor], x: Tensor, std: float = 1.0) -> None:
+def data_dependent_init(
+    model: nn.Module, x: Tensor, std: float = 1.0, per_unit: bool = True
+) -> None:
     """Sets gain and b of WeightNorm layers so that each unit has mean 0 and `std` on x (Sec. 3).
 
     One forward pass, in the mode the model is in (noise stays on in training mode); each layer
     sees its input as the layers below leave it after their own initialisation. In a convolution the
     moments are those over images and pixels. A unit that is the same everywhere keeps its gain and
     gets no shift: above a vector that starts at zero, or the first of an autoregressive order.
+    Another layer that data set up has `set_by_data`, from its input to its output after that.
 
     Args:
         model: called once with x; its weight-normalised layers must have b = 0.
         x: one batch of real inputs, as `model` takes them; of several processes, this one's share.
         std: standard deviation of every pre-activation afterwards, where a layer has none itself.
+        per_unit: each unit gets that deviation; otherwise they are scaled alike, and get it on
+            average, as the root of the mean square.
     """
 
     def normalise(layer: WeightNorm, _: tuple[Tensor, ...], a: Tensor) -> Tensor:
         rows = a if layer.units == -1 else a.movedim(layer.units, -1).flatten(0, -2)
         mu, variance = distributed.moments(rows, -2)
+        if not per_unit:
+            variance = variance.mean(-1, keepdim=True).expand_as(variance)
         varies = variance > CONSTANT
         target = std if layer.std is None else layer.std
         scale = torch.where(varies, target * variance.rsqrt(), 1)
@@ -230,8 +301,15 @@ def data_dependent_init(model: Callable[[Tensor], Tensor], x: Tensor, std: float
             return (a - mu[:, None, None]) * scale[:, None, None]
         return (a - mu.unsqueeze(-2)) * scale.unsqueeze(-2)
 
-    layers = [m for m in model.modules() if isinstance(m, WeightNorm)]
-    hooks = [layer.register_forward_hook(normalise) for layer in layers]
+    def own(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+        return layer.set_by_data(*inputs)
+
+    hooks = []
+    for layer in model.modules():
+        if isinstance(layer, WeightNorm):
+            hooks.append(layer.register_forward_hook(normalise))
+        elif hasattr(layer, "set_by_data"):
+            hooks.append(layer.register_forward_hook(own))
     try:
         model(x)
     finally:

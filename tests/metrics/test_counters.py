@@ -1,13 +1,9 @@
 """Errors that come in batches and from several processes add up to the whole."""
 
-import socket
-from datetime import timedelta
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import run_in
 
 from lit_gen.metrics.classification import errors
 from lit_gen.metrics.counters import ErrorCount
@@ -28,27 +24,17 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
         ErrorCount().update(torch.full((2, 3), torch.nan), torch.zeros(2))
 
 
-def process(rank: int, port: int, results: str) -> None:
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", address, world_size=2, rank=rank, timeout=timedelta(seconds=60))
+def counted() -> tuple[int, int]:
     scores, target = (
         torch.randn(101, 10, generator=torch.Generator().manual_seed(0)),
         torch.arange(101) % 10,
     )
     metric = ErrorCount()
+    rank = dist.get_rank()
     metric.update(scores[rank::2], target[rank::2])
-    if rank == 0:
-        Path(results).write_text(f"{int(metric.compute())} {int(errors(scores, target))}")
-    else:
-        metric.compute()
-    dist.destroy_process_group()
+    return int(metric.compute()), int(errors(scores, target))
 
 
-def test_processes_add_up(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(process, (port, str(tmp_path / "out")), nprocs=2)
-
-    ours, whole = (tmp_path / "out").read_text().split()
-    assert ours == whole
+def test_processes_add_up() -> None:
+    for ours, whole in run_in(2, counted):
+        assert ours == whole

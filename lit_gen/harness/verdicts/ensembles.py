@@ -11,6 +11,7 @@ from lit_gen.harness.spec import Claim, UserError
 from lit_gen.harness.verdicts.statistics import LEVEL
 
 Predictions = Callable[[Record], dict[str, np.ndarray] | None]
+PERCENT = "error_percent"  # how a metric is called that counts in percent
 DRAWS = 200  # of members, for the interval that shows what their choice is worth
 
 
@@ -19,7 +20,7 @@ class Ensembles:
     """One number for each label subset whose members have all finished.
 
     Attributes:
-        values: errors by label subset, probabilities averaged.
+        values: errors by label subset, probabilities averaged, in the claim's unit.
         details: the mean with logits averaged instead, and the interval of the mean when each
             subset's members are drawn anew among themselves: the luck that is the members'.
         lacking: which subsets are not complete, a clause each.
@@ -42,10 +43,10 @@ def ensembles(claim: Claim, finished: Sequence[Record], predictions: Predictions
             f"The ensemble claim {claim.name!r} selects by {claim.select!r}, but predictions are "
             "kept of the last epoch only. Write select: last."
         )
-    if not claim.metric.endswith("errors"):
+    if not claim.metric.endswith(("errors", PERCENT)):
         raise UserError(
             f"The ensemble claim {claim.name!r} is about {claim.metric!r}; ensembles are counted "
-            "in errors. Write metric: test/errors."
+            "in errors. Write metric: test/errors, or test/error_percent."
         )
     subsets: dict[int, list[Record]] = {}
     for record in sorted(finished, key=lambda r: r.key):
@@ -55,9 +56,11 @@ def ensembles(claim: Claim, finished: Sequence[Record], predictions: Predictions
         enough = len(members) >= claim.members
         kept = [p for r in members if enough and (p := predictions(r)) is not None]
         if enough and len(kept) >= claim.members:
-            values[str(subset)], other = ensemble_errors(kept[: claim.members])
-            by_logits += [] if other is None else [other]
-            drawn.append(_drawn(kept[: claim.members]))
+            one = 100 / len(kept[0]["target"]) if claim.metric.endswith(PERCENT) else 1
+            wrong, other = ensemble_errors(kept[: claim.members])
+            values[str(subset)] = one * wrong
+            by_logits += [] if other is None else [one * other]
+            drawn.append(one * _drawn(kept[: claim.members]))
             continue
         words = f"{len(members)} of {claim.members} members of label subset {subset} finished"
         if enough:

@@ -19,7 +19,7 @@ import numpy as np
 from lit_gen.harness.record import Record
 from lit_gen.harness.spec import Claim, Seed, Spec, flatten
 from lit_gen.harness.verdicts.statistics import LEVEL, Paper, deviation, difference, interval
-from lit_gen.harness.verdicts.verdict import group, judged, select
+from lit_gen.harness.verdicts.verdict import group, judged, select, unmeasured
 from lit_gen.harness.words import number, plural, unit, with_interval
 
 ALPHA = (1 - LEVEL) / 2  # both ends of a 95 % interval
@@ -128,5 +128,7 @@ def _effect(
 
 
 def _numbers(claim: Claim, records: Sequence[Record]) -> dict[Seed, float]:
+    if any(unmeasured(claim, r) for r in judged(records)):
+        return {}  # what could not be measured may have been worse
     values = {r.key: select(r, claim) for r in judged(records)}
     return {key: value for key, value in values.items() if math.isfinite(value)}

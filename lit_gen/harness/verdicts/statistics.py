@@ -154,11 +154,17 @@ class Paper:
         return like_ours(mean, s, n, self.value, self.runs, alpha)
 
 
-def difference(values: Sequence[float], paper: Paper, alpha: float = ALPHA) -> Difference | None:
-    """Our mean minus the paper's; None below two runs."""
+def difference(
+    values: Sequence[float], paper: Paper, alpha: float = ALPHA, spread: float | None = None
+) -> Difference | None:
+    """Our mean minus the paper's; None below two runs.
+
+    Args:
+        spread: standard deviation of ours, if the values do not tell it.
+    """
     if len(values) < 2:
         return None
-    mean, s = float(np.mean(values)), deviation(values)
+    mean, s = float(np.mean(values)), deviation(values) if spread is None else spread
     return Difference(*map(float, paper.difference(mean, s, len(values), alpha)))
 
 

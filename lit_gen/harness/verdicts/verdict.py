@@ -135,6 +135,15 @@ def selections(record: Record, claim: Claim) -> dict[str, float | None]:
     return numbers
 
 
+def unmeasured(claim: Claim, record: Record) -> str:
+    """Why a finished run has no number for the claim, though nothing is wrong; '' if it has."""
+    if claim.select != "last" or claim.metric in record.result.get("metrics", {}):
+        return ""
+    if claim.metric.startswith("human/"):
+        return f"people judge it: `reproduce human {record.reproduction}`"
+    return record.provenance.get("not_beside", {}).get(claim.metric, "")
+
+
 def _not_logged(
     record: Record, claim: Claim, name: str, logged: Iterable[str], where: str
 ) -> UserError:
@@ -249,6 +258,11 @@ def judge(
         mean = float(np.mean(units)) if units and np.isfinite(units).all() else None
         alternatives = {"last": mean, "best_on_val": None, "best_on_test": None}
     else:
+        if without := [why for r in finished if (why := unmeasured(claim, r))]:
+            # nothing is said of the others: what could not be measured may have been worse
+            said = f"no number of {plural(len(without), 'finished run')}: {without[0]}"
+            sentence = f"{said}{_casualties(counts)}"
+            return Verdict(**common, status="inconclusive", sentence=sentence)
         values = {str(r.key): select(r, claim) for r in finished}
         units = list(_by_data_seed(finished, list(values.values())).values())
         alternatives = _alternatives(claim, finished)
@@ -262,7 +276,8 @@ def judge(
         )
 
     plan = _plan(records)
-    found = _weigh(claim, units, _level(plan, len(units)))
+    distinct = len({repr(r.result.get("curve")) for r in finished}) == len(finished)
+    found = _weigh(claim, units, _level(plan, len(units)), distinct)
     lost = [f"{counts[s]} {s}" for s in ("diverged", "crashed") if counts[s]]
     if stopped := sum(r.status == "stopped" for r in runs):
         lost.append(f"{stopped} stopped before the end")
@@ -317,7 +332,11 @@ class _Weighed:
     difference: Difference | None
 
 
-def _weigh(claim: Claim, units: Sequence[float], alpha: float) -> _Weighed:
+def _weigh(claim: Claim, units: Sequence[float], alpha: float, distinct: bool) -> _Weighed:
+    """
+    Args:
+        distinct: the runs learned differently, so that equal numbers are no doubt of the seed's.
+    """
     n, spread = len(units), statistics.deviation(units)
     if not n:
         return _Weighed(0, None, None, None, 0.0, alpha, None)
@@ -347,7 +366,9 @@ def _weigh(claim: Claim, units: Sequence[float], alpha: float) -> _Weighed:
         best = float(statistics.expected_best(x, runs, lower))
         return _Weighed(n, best, None, None, spread, alpha, difference)
     mean, low, high, _ = interval(units)
-    difference = statistics.difference(units, paper, alpha) if fair else None
+    capped = not spread and paper.known and distinct and n > 2  # all at the best, or the worst
+    scatter = paper.spread if capped else None
+    difference = statistics.difference(units, paper, alpha, scatter) if fair or capped else None
     return _Weighed(n, mean, low, high, spread, alpha, difference)
 
 
@@ -412,7 +433,10 @@ def _reason(claim: Claim, found: _Weighed, status: str) -> str:
     elif status == "inconclusive" and (d.above(claim.margin) or d.below(claim.margin)):
         place = f"wholly beyond the margin of {margin} ({claim.better} is better)"
     signed = "+" * (d.estimate > 0) + with_interval(d.estimate, d.low, d.high)
-    return f"{signed} against the paper's, the {level} {place}"
+    said = f"{signed} against the paper's, the {level} {place}"
+    if not found.spread and d.low < d.high:
+        said += ", if ours, which are all equal, scatter as the paper's"
+    return said
 
 
 def _outlook(
@@ -501,7 +525,7 @@ def _caveats(claim: Claim) -> list[str]:
     if claim.evidence == "recalled":
         said.append("The paper's number is an unverified transcription.")
     if claim.raw:
-        said.append(f"Compared with the {len(claim.raw)} runs that the authors published.")
+        said.append(f"Compared with {plural(len(claim.raw), 'run')} that the authors published.")
     elif claim.spread is None or claim.spread_over not in RUNS:
         over = {
             "splits": "The paper's ± is over splits of one sample set",

@@ -102,6 +102,19 @@ def test_equal_numbers_are_not_taken_for_certainty() -> None:
     assert judge(replace(CLAIM, spread=0.0), runs([93, 93, 93])).status == "reproduced"
 
 
+def test_runs_at_the_ceiling_that_learned_differently_are_taken_to_scatter_as_the_papers() -> None:
+    claim = replace(CLAIM, better="higher", value=199.5, margin=10.0, raw=(200.0, 200.0, 198.5))
+    at_most = [run(seed, 200.0, curve=[100 + seed, 200.0]) for seed in (1, 2, 3)]
+
+    verdict = judge(claim, at_most)
+
+    assert verdict.status == "reproduced"
+    assert verdict.difference[1] < 0.5 < verdict.difference[2]
+    assert "all equal, scatter as the paper's" in verdict.sentence
+    assert judge(claim, at_most[:2]).status == "inconclusive"
+    assert judge(replace(claim, margin=0.1), at_most).status == "inconclusive"
+
+
 def test_not_worse_is_said_where_better_and_equal_cannot_be_told_apart() -> None:
     verdict = judge(CLAIM, runs([60, 95, 82, 88, 70, 90]))
 
@@ -340,6 +353,27 @@ def test_a_metric_that_nothing_vouches_for_gives_no_verdict() -> None:
 
     assert (verdict.status, verdict.mean) == ("not comparable", None)
     assert "fails its certificate" in verdict.sentence
+
+
+def test_what_could_not_be_measured_is_said_and_no_run_is_left_out_for_it() -> None:
+    records = runs([91, 92, 93, 94])
+    assert judge(CLAIM, records).status == "reproduced"
+    del records[2].result["metrics"][CLAIM.metric]
+    records[2].provenance["not_beside"] = {CLAIM.metric: "not measurable here: no weights"}
+
+    verdict = judge(CLAIM, records)
+
+    assert (verdict.status, verdict.mean) == ("inconclusive", None)
+    assert "no number of 1 finished run: not measurable here: no weights" in verdict.sentence
+
+
+def test_what_people_judge_names_the_command() -> None:
+    claim = replace(CLAIM, metric="human/accuracy_percent")
+
+    verdict = judge(claim, runs([1, 2]))
+
+    assert verdict.status == "inconclusive"
+    assert f"`reproduce human {verdict.reproduction}`" in verdict.sentence
 
 
 def test_runs_on_different_files_are_not_comparable() -> None:
