@@ -1,0 +1,101 @@
+"""Numbers of a curve that has a value for each update of a training, (U,).
+
+What the harness asks of a metric's class stands at the top of lit_gen/metrics/classification.py.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def late(curve: np.ndarray, updates: int) -> float:
+    """Mean over the last updates."""
+    return float(np.asarray(curve, float)[-updates:].mean())
+
+
+def peak(curve: np.ndarray, updates: int) -> float:
+    """Largest mean of so many updates in a row, or of all if there are fewer."""
+    x = np.asarray(curve, float)
+    width = min(updates, len(x))
+    return float(np.lib.stride_tricks.sliding_window_view(x, width).mean(-1).max())
+
+
+class _OfCurve:
+    """What both metrics have in common.
+
+    Args:
+        curve: name of the array that a run kept.
+        updates: over how many a mean is taken.
+        length: updates that the training must have for the number to count; None takes any.
+    """
+
+    tolerance = 1e-5  # of a number that was logged as float32
+    name: str
+
+    def __init__(self, curve: str, updates: int, length: int | None = None) -> None:
+        for what, x in (("updates", updates), ("length", length)):
+            if x is not None and (type(x) is not int or x < 1):
+                raise ValueError(f"{what} is {x!r}; it must be a whole number above 0")
+        self.curve, self.updates, self.length = curve, updates, length
+
+    @property
+    def id(self) -> str:
+        of = f" of {self.length}" if self.length else ""
+        return f"{self.name}/1 {self.curve}, {self.updates} updates{of}"
+
+    def _curve(self, arrays: Arrays) -> np.ndarray:
+        """
+        Raises:
+            ValueError: the array is missing, or not of its length.
+        """
+        if self.curve not in arrays:
+            raise ValueError(f"it needs {self.curve}; kept are {', '.join(arrays)}")
+        x = arrays[self.curve]
+        if x.ndim != 1 or len(x) < self.updates or self.length not in (None, len(x)):
+            at = self.length or f"at least {self.updates}"
+            raise ValueError(f"{self.curve} has the shape {x.shape}; {at} updates are needed")
+        return x
+
+
+class Late(_OfCurve):
+    """`late` of a curve that a run kept."""
+
+    name = "late"
+
+    def of(self, arrays: Arrays) -> float:
+        """
+        Raises:
+            ValueError: the array is missing, or not of its length.
+        """
+        return late(self._curve(arrays), self.updates)
+
+    def cases(self) -> Iterator[tuple[Arrays, float]]:
+        """Arrays of a run, each with its number; worked out by hand."""
+        n, u = self.length or self.updates + 3, self.updates
+        yield {self.curve: np.full(n, 2.5)}, 2.5
+        yield {self.curve: np.arange(n)}, n - (u + 1) / 2
+        yield {self.curve: np.where(np.arange(n) < n - u, 1e9, 0)}, 0
+        yield {self.curve: np.where(np.arange(n) == n - u, u, 0)}, 1
+
+
+class Peak(_OfCurve):
+    """`peak` of a curve that a run kept."""
+
+    name = "peak"
+
+    def of(self, arrays: Arrays) -> float:
+        """
+        Raises:
+            ValueError: the array is missing, or not of its length.
+        """
+        return peak(self._curve(arrays), self.updates)
+
+    def cases(self) -> Iterator[tuple[Arrays, float]]:
+        """Arrays of a run, each with its number; worked out by hand."""
+        n, u = self.length or self.updates + 3, self.updates
+        yield {self.curve: np.full(n, -2.5)}, -2.5
+        yield {self.curve: -np.arange(n)}, -(u - 1) / 2
+        yield {self.curve: np.where(np.arange(n) < u, 3.0, 0)}, 3
+        yield {self.curve: np.where(np.arange(n) == n - 1, u, 0)}, 1
