@@ -28,6 +28,8 @@ COMMANDS = {
     "show": "claims, settings, protocol and cost of a reproduction",
     "claims": "every number that the papers report about their own methods, and where it stands",
     "data": "fetch or verify data sets",
+    "measure": "draw samples of a run that is trained, or as far as it is, and measure them now",
+    "human": "have people tell a run's samples from real images, on a page served on this machine",
     "ui": "open MLflow on a reproduction's runs",
     "sync": "upload records to MLflow that are not there yet",
     "keep": "copy records of runs into results/ and write results/README.md anew",
@@ -39,6 +41,7 @@ COMMANDS = {
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk that is full says
 MODULES = dict.fromkeys(COMMANDS, "records") | {"run": "train"}
+MODULES |= {name: name for name in ("human", "measure")}
 MODULES |= dict.fromkeys(("list", "show", "claims", "report", "ui"), "look")
 EXAMPLES = """\
 examples:
@@ -230,6 +233,23 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("action", choices=["fetch", "verify"])
     data.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")
     data.add_argument("--data-dir", help="where the files are or shall be (also: LIT_GEN_DATA)")
+    _human(
+        command(
+            "human",
+            epilog="Every answer is stored at once: Ctrl-C ends the test and says what was found, "
+            "and the same command goes on. Raters elsewhere: ssh -L PORT:127.0.0.1:PORT, with "
+            "the same --port.",
+        )
+    )
+    measure = command(
+        "measure",
+        epilog="A finished run gets the numbers that its record lacks, such as those of a network "
+        "whose weights were not there. What an unfinished run or fewer samples say stands beside.",
+    )
+    _trained(measure)
+    measure.add_argument("--samples", type=int, help="fewer than the reproduction asks for")
+    _machine(measure)
+    _runs_dir(measure)
     ui = command("ui")
     name = ui.add_argument("name", metavar="NAME", nargs="?", help="a reproduction (default: any)")
     name.completer = lambda **_: list(catalogue())
@@ -280,6 +300,32 @@ def _parser() -> argparse.ArgumentParser:
         help="a record's file, a run's directory, or a file that `reproduce pack` wrote",
     )  # fmt: skip
     return parser
+
+
+def _trained(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", metavar="NAME", help="a reproduction").completer = lambda **_: list(catalogue())
+    add("--setting", help="of the run whose samples are taken (default: the main one)")
+    add("--protocol", help="of that run (default: the first that has a run)")
+    add("--seed", help="of that run (default: the lowest)")
+
+
+def _human(parser: argparse.ArgumentParser) -> None:
+    _trained(parser)
+    add = parser.add_argument
+    add(
+        "--feedback",
+        action="store_true",
+        help="say after each answer whether it was right; another test, kept apart",
+    )
+    add("--images", type=int, help="that each rater sees, half of them real (default: 100)")
+    add("--port", type=int, help="of the page on 127.0.0.1 (default: a free one)")
+    add("--no-open", action="store_true", help="print the address, open no browser")
+    add("--score", action="store_true", help="serve nothing: say what was found so far")
+    add("--export", metavar="FILE", type=Path, help="write all answers to a .csv or .json file")
+    add("--no-mlflow", action="store_true", help="keep the record only")
+    add("--data-dir", help="where data files are looked for first (also: LIT_GEN_DATA)")
+    _runs_dir(parser)
 
 
 def _machine(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from lit_gen.harness.words import number
 
@@ -23,7 +23,9 @@ UP = ((247, 249, 251), (86, 180, 233), (0, 114, 178), (8, 29, 74))  # from nough
 DOWN = ((247, 249, 251), (213, 94, 0))  # from nought to as much below it
 SHADES = 64  # fewer than anyone tells apart by eye; a file of them is small
 TEXT, WIDTH, EDGE = 24, 776, 16  # pixels
-TAKEN = "samples", "clip"  # the names of what `sample` and `clip` give
+TURNED = re.compile("traversal|interpolation")  # such names' columns are steps of something
+LAYOUT = "layout"  # a PNG's text, with a grid's rows, columns and gap
+TAKEN = "samples", "clip", "nearest"  # the names of what the harness draws by itself
 
 LARGEST_CLIP = 350_000  # bytes
 MOST_FRAMES = 1000  # of a clip
@@ -77,10 +79,21 @@ def png(x: np.ndarray) -> bytes:
     return _encoded((bars(x[0]) if len(x) == 1 else heat(x)).quantize(128))
 
 
-def _encoded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+def _encoded(image: Image.Image, layout: str = "") -> bytes:
+    buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    if layout:
+        about.add_text(LAYOUT, layout)
+    image.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
+
+
+def layout(image: Image.Image) -> tuple[int, int, int] | None:
+    """Rows, columns and gap of a grid; None of other pictures."""
+    numbers = getattr(image, "text", {}).get(LAYOUT, "").split()
+    if len(numbers) != 3 or not all(map(str.isdecimal, numbers)):
+        return None
+    rows, columns, gap = map(int, numbers)
+    return (rows, columns, gap) if 0 < rows <= image.height and 0 < columns <= image.width else None
 
 
 def grid(images: np.ndarray, gap: int = 0, side: int = 1) -> bytes:
@@ -101,7 +114,8 @@ def grid(images: np.ndarray, gap: int = 0, side: int = 1) -> bytes:
     sheet = np.full((rows, h, columns, w, c), 255, np.uint8)
     sheet[:, : h - gap, :, : w - gap] = pixels.transpose(0, 2, 1, 3, 4)
     sheet = sheet.reshape(rows * h, columns * w, c)[: rows * h - gap, : columns * w - gap]
-    return _encoded(Image.fromarray(sheet[..., 0] if c == 1 else sheet))
+    image = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
+    return _encoded(image, f"{rows} {columns} {gap}")
 
 
 # --- clips

@@ -21,6 +21,7 @@ import numpy as np
 from lit_gen.harness.spec import PACKAGE
 
 PACKAGES = ("lit-gen", "torch", "pytorch-lightning", "torchmetrics", "numpy", "jsonargparse")
+EXTRAS = ("scikit-learn", "torch-fidelity", "torchvision")
 RAPL = Path("/sys/class/powercap")
 
 
@@ -120,9 +121,10 @@ def _digest(root: Path, names: list[str]) -> str | None:
 
 
 def packages() -> dict[str, str | None]:
-    """Versions of lit_gen and of everything installed that it requires, down to the last one."""
+    """Versions of lit_gen, of all that it requires, down to the last one, and of what numbers rest
+    on that ask for an extra; of what is installed."""
     found: dict[str, str | None] = dict.fromkeys(PACKAGES)
-    waiting = list(PACKAGES)
+    waiting = [*PACKAGES, *EXTRAS]
     while waiting:
         name = waiting.pop(0)
         try:

@@ -22,6 +22,7 @@ from lit_gen.harness.spec import Seed, UserError, digest
 RECORD, CHECKPOINT = "record.json", "checkpoint.ckpt"  # the files of a run directory
 PREDICTIONS, SAMPLES = "predictions.npz", "samples.png"
 PICTURES, CLIP = "pictures", "clip.webp"  # a folder, and what may be in it
+NEAREST = "nearest.png"  # there, too: samples beside the training images nearest to them
 HANDED_ON = "handed_on.npz"  # for runs that need this one
 MOST_BYTES = 2**28  # of one packed array
 ADVICE = "Free some space there or choose another folder with --runs-dir."

@@ -11,12 +11,18 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
                                      on the model's device; called once at the end in eval mode,
                                      without gradients. A value is images (rows, columns, C, H, W)
                                      in [0, 1], or nats (rows, columns), by layer and unit. A name
-                                     is letters, digits, "_", "-"; at most 12 of them
+                                     is letters, digits, "_", "-"; at most 12 of them. Columns of
+                                     traversal... and interpolation... are steps of something: the
+                                     report's page has a slider for them
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
     data.handed_on()                 arrays for runs of other reproductions, asked for after the
                                      final test: handed_on.npz. Their YAML says needs: {ARG: NAME},
                                      and data's init_arg ARG receives the file of a finished run
+    data.targets(split)              the classes of these images, for metrics that need them
+    data.images(split)               all images of "train" or "test", (N, C, H, W) uint8. With a
+                                     model that can `sample`, samples are shown beside the training
+                                     images nearest to them: top of lit_gen/harness/beside.py
     data.clip()                      what the trained model does: frames (T, H, W, 3) uint8 and how
                                      many a second, or None; asked for last. An exception ends no
                                      run: the provenance says why there is no clip
@@ -33,6 +39,7 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import importlib
 import inspect
 import io
@@ -57,11 +64,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lit_gen.harness import pictures, provenance
+from lit_gen.harness import beside, pictures, provenance
 from lit_gen.harness.record import (
     CHECKPOINT,
     CLIP,
     HANDED_ON,
+    NEAREST,
     PICTURES,
     PREDICTIONS,
     RECORD,
@@ -82,6 +90,7 @@ from lit_gen.harness.watch import (
     WholeFiles,
     at_rest,
     draw,
+    other_data,
     random_state,
 )
 
@@ -96,6 +105,17 @@ OWNED = {
 
 class InUse(UserError):
     """Another process holds the run directory."""
+
+
+@functools.cache  # it takes as long to make as a configuration takes to be checked
+def parser() -> ArgumentParser:
+    """Of what a reproduction says: any model, any data, a trainer."""
+    made = ArgumentParser(exit_on_error=False)
+    made.add_subclass_arguments(pl.LightningModule, "model", required=True)
+    made.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
+    made.add_class_arguments(pl.Trainer, "trainer", skip=OWNED, instantiate=False)
+    made.add_argument("--matmul_precision", choices=["highest", "high", "medium"])
+    return made
 
 
 @dataclass(frozen=True)
@@ -121,14 +141,6 @@ class Run:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if name != "spec"}
 
-    def parser(self) -> ArgumentParser:
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(pl.LightningModule, "model", required=True)
-        parser.add_subclass_arguments(pl.LightningDataModule, "data", required=True)
-        parser.add_class_arguments(pl.Trainer, "trainer", skip=OWNED, instantiate=False)
-        parser.add_argument("--matmul_precision", choices=["highest", "high", "medium"])
-        return parser
-
     def resolve(self) -> tuple[ArgumentParser, Namespace]:
         """The complete configuration, every argument checked against its type.
 
@@ -140,9 +152,8 @@ class Run:
             sys.path.append(beside)  # a user's own YAML may name a class in a file next to it
         config = self.spec.merged(self.setting, self.protocol, self.smoke, self.overrides)
         certificate.ids(self.spec)  # a metric that cannot be built is said before training
-        parser = self.parser()
         try:
-            return parser, parser.parse_object(config)
+            return parser(), parser().parse_object(config)
         except Exception as error:  # jsonargparse raises several unrelated ones
             raise UserError(f"{self.spec.name}: {_explain(error, config)}") from error
 
@@ -409,6 +420,8 @@ def execute(
             on_end(record, folder)
             return record
         set_up(config, threads)
+        for name in run.spec.metrics:  # a misspelt one is said before the training, not after it
+            certificate.metric(run.spec, name)
         watch = Watch(record, folder, stop, on_step, on_epoch, team)
         model, data, trainer = run.build(this.parser, config, device, data_dir, watch, team)
         data.prepare_data()  # Lightning would too, but turns Ctrl-C in a download into a crash
@@ -473,13 +486,16 @@ def opened(run: Run, root: Path, plan: dict[str, int] | None = None) -> Iterator
                     "Move that folder away to start anew, or give the old values to go on with it."
                 )
             if previous.status in ("finished", "diverged"):
+                if run.spec.needs:
+                    _same_data(this, previous)
                 this.record, this.over = previous, True
                 yield this
                 return
             record.provenance = previous.provenance
+            record.result = {k: v for k, v in previous.result.items() if k == "measured"}
         this.checkpoint = _readable(folder / CHECKPOINT, record.spec_hash)
         if this.checkpoint is None:
-            record.provenance = {}
+            record.provenance, record.result = {}, {}
         if plan:
             record.provenance.setdefault("plan", plan)
         if run.needed:
@@ -489,6 +505,20 @@ def opened(run: Run, root: Path, plan: dict[str, int] | None = None) -> Iterator
                 for argument, theirs in run.needed.items()
             }
         yield this
+
+
+def _same_data(this: Opened, previous: Record) -> None:
+    """Whether a run that is over had what it would now be given by the runs that it needs, which no
+    specification's hash tells.
+
+    Raises:
+        UserError: it had other data.
+    """
+    _, data, _ = this.run.build(this.parser, this.config, "cpu")
+    data.prepare_data()
+    before = previous.provenance.get("data")
+    if before != data.fingerprint:
+        raise other_data(this.folder, before, data.fingerprint)
 
 
 def settle(this: Opened, error: BaseException, team: Team = ALONE) -> None:
@@ -612,22 +642,29 @@ def finish(
     record.result["metrics"] = tested
     kept = is_overridden("predict_step", model) and is_overridden("predict_dataloader", data)
     batches = trainer.predict(model, datamodule=data) if kept else []
+    arrays: dict[str, np.ndarray] = {}
     if batches and isinstance(batches[0], dict):
         arrays = {k: torch.cat([b[k] for b in batches]).cpu().numpy() for k in batches[0]}
-        write_atomically(folder / PREDICTIONS, _npz(arrays))
-    if hasattr(data, "handed_on"):
-        write_atomically(folder / HANDED_ON, _npz(data.handed_on()))
+        write_atomically(folder / PREDICTIONS, npz(arrays))
+    if hasattr(data, "handed_on") and (handed := data.handed_on()):
+        write_atomically(folder / HANDED_ON, npz(handed))
     if hasattr(model, "sample"):
         write_atomically(folder / SAMPLES, draw(model))
     if hasattr(model, "pictures") and is_overridden("predict_dataloader", data):
         show(model, data, folder / PICTURES)
+    record.result["metric_ids"] = {}
+    more = beside.measure(record, this.run.spec, model, data, folder / PICTURES / NEAREST)
+    if more:
+        write_atomically(folder / PREDICTIONS, npz(arrays | more))
     if hasattr(data, "clip"):
         film(record, data, folder / PICTURES / CLIP)
-    record.result["metric_ids"] = certificate.ids(this.run.spec, record.result["metrics"])
+    measured = record.result["metrics"] | record.result.get("beside", {})
+    named = certificate.ids(this.run.spec, measured)
+    record.result["metric_ids"] = named | record.result["metric_ids"]  # what was measured, if less
     record.status = "finished"
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

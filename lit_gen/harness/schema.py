@@ -6,13 +6,17 @@ and none of a result beyond 1e60.
 
     result.metrics        the final test's numbers; of a finished run always there
     result.metric_ids     which metric gave each of them, such as errors/1; absent in old records
+    result.beside         numbers that no claim is about; see lit_gen.harness.beside
+    result.measured       what `reproduce measure` found of samples before the end, or of fewer
     result.rescored       what `reproduce rescore` changed: metric, was, was_id, now, id
     result.curve          metric -> one number or null per finished epoch
     result.predictions    packed arrays, in results/ only: name -> dtype, shape, data
     provenance.data       SHA-256 of the data files
     provenance.needs      data's argument -> {run, spec_hash} of the run that gave it
     provenance.no_clip    why a run that has one to show left none
+    provenance.not_beside why some numbers of samples are missing, by the metric's name
     provenance.plan       {first, most >= 2} of a run made for a plan to look after every seed
+    provenance.measured   the same of each `reproduce measure` that added numbers, with their names
     provenance.segments   one mapping for each stretch of training; see lit_gen.harness.provenance
 """
 
@@ -55,6 +59,14 @@ def _seed(x: Any) -> bool:
 
 def _texts(x: Any) -> bool:
     return isinstance(x, list) and all(isinstance(word, str) for word in x)
+
+
+def _reasons(x: Any) -> bool:
+    return _map(x) and all(map(_text, x.values()))
+
+
+def _numbers(x: Any) -> bool:
+    return _map(x) and all(map(_number, x.values()))
 
 
 def _error(x: Any) -> bool:
@@ -131,6 +143,14 @@ SEGMENT = {
 }
 
 
+MEASURED = {
+    "epochs": (_count, A_COUNT),
+    "steps": (_count, A_COUNT),
+    "metrics": (_numbers, "a mapping of names to numbers"),
+    **dict.fromkeys(("metric_ids", "not_measured"), (_reasons, "a mapping of names to texts")),
+}
+
+
 def complaint(raw: Any) -> str:
     """What is wrong with a record's JSON, and what to do, as the rest of a sentence; '' if nothing
     is."""
@@ -168,14 +188,15 @@ def complaint(raw: Any) -> str:
 
 def _result(raw: dict[str, Any]) -> str:
     result, epochs = raw["result"], raw["epochs"]
-    for name in ("metrics", "metric_ids", "curve", "predictions"):
+    for name in ("metrics", "metric_ids", "beside", "curve", "predictions"):
         if name in result and not _map(result[name]):
             return _is(f"result.{name}", result[name], A_MAPPING)
     if raw["status"] == "finished" and "metrics" not in result:
         return f"says that the run is finished, but has no result.metrics. {MEND}"
-    for name, value in result.get("metrics", {}).items():
-        if not _number(value):
-            return _is(f"result.metrics.{name}", value, "a number")
+    for part in ("metrics", "beside"):
+        for name, value in result.get(part, {}).items():
+            if not _number(value):
+                return _is(f"result.{part}.{name}", value, "a number")
     for name, value in result.get("metric_ids", {}).items():
         if not _text(value):
             return _is(f"result.metric_ids.{name}", value, "a text")
@@ -190,9 +211,14 @@ def _result(raw: dict[str, Any]) -> str:
             return f"has result.predictions.{name} without dtype, shape and data. {MEND}"
         if not all(map(_count, array["shape"])):
             return _is(f"result.predictions.{name}.shape", array["shape"], "a list of sizes")
-    history = result.get("rescored", [])
-    if not isinstance(history, list) or not all(map(_map, history)):
-        return _is("result.rescored", history, "a list of mappings")
+    for part in ("rescored", "measured"):
+        history = result.get(part, [])
+        if not isinstance(history, list) or not all(map(_map, history)):
+            return _is(f"result.{part}", history, "a list of mappings")
+    for i, found in enumerate(result.get("measured", [])):
+        for name, (right, words) in MEASURED.items():
+            if not right(value := found.get(name)):
+                return _is(f"result.measured[{i}].{name}", value, words)
     return ""
 
 
@@ -202,8 +228,12 @@ def _provenance(provenance: dict[str, Any]) -> str:
         return _is("provenance.plan", plan, A_PLAN)
     if data is not None and not _text(data):
         return _is("provenance.data", data, "a text or null")
-    if not isinstance(segments, list) or not all(map(_map, segments)):
-        return _is("provenance.segments", segments, "a list of mappings")
+    if not _reasons(provenance.get("not_beside", {})):
+        words = "a mapping of names to texts"
+        return _is("provenance.not_beside", provenance["not_beside"], words)
+    for part, listed in (("segments", segments), ("measured", provenance.get("measured", []))):
+        if not isinstance(listed, list) or not all(map(_map, listed)):
+            return _is(f"provenance.{part}", listed, "a list of mappings")
     for i, segment in enumerate(segments):
         if "started" not in segment:
             return f"has provenance.segments[{i}] without 'started'. {MEND}"

@@ -4,6 +4,7 @@
 judged here or through `certificate.judge_all`.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -19,9 +20,10 @@ from lit_gen.harness.record import PREDICTIONS as PREDICTIONS
 from lit_gen.harness.record import RECORD, Record, write_atomically
 from lit_gen.harness.reports import report
 from lit_gen.harness.spec import Spec, UserError, catalogue, find, shipped
-from lit_gen.harness.verdicts import certificate, curves, verdict
+from lit_gen.harness.verdicts import certificate, curves, human, verdict
 
 Arrays = dict[str, np.ndarray]
+HUMAN = "human"  # the folder of what people said of a run's samples
 
 
 @cache
@@ -132,11 +134,52 @@ def keep(spec: Spec, root: Path, say: Callable[[str], None] = print) -> list[Pat
                     )
                     continue
             records.write(path, packed(record, folder))
+            written.append(path)
+            written += _keep_human(spec, record, folder, say)
         except UserError as error:
             say(str(error))
-            continue
-        written.append(path)
     return written
+
+
+def _keep_human(
+    spec: Spec, record: Record, folder: Path, say: Callable[[str], None]
+) -> Iterator[Path]:
+    """Copies what people said of a run's samples; its pseudonyms are in none of these files."""
+    for path in sorted((folder / HUMAN).glob("*.json")):
+        content = path.read_bytes()
+        try:
+            of = json.loads(content)["run"]["run_started"]
+        except (ValueError, KeyError, TypeError) as error:
+            say(f"{path} is no record of a human test ({error!r}). Move it away.")
+            continue
+        if of != verdict.started(record):
+            say(f"{path} is of an earlier run in that folder, and is not kept.")
+            continue
+        target = results(spec) / HUMAN / f"{record.name}.{path.name}"
+        try:
+            goes_on = not target.exists() or _goes_on(content, target.read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            say(f"{path} cannot be compared with {target}, which stays: {error!r}.")
+            continue
+        if not goes_on:
+            say(
+                f"{target} has answers that {path} does not go on from, and stays; {path} is of "
+                "another test, or has lost some."
+            )
+            continue
+        write_atomically(target, content)
+        yield target
+
+
+def _goes_on(later: bytes, earlier: bytes) -> bool:
+    """Whether a human test's record has all answers of an earlier one, each rater's as his first.
+
+    A test that was begun anew would be a second throw of the dice. It shows the same images, but
+    in other orders.
+    """
+    one, other = json.loads(later), json.loads(earlier)
+    same = one["test"]["images_sha256"] == other["test"]["images_sha256"]
+    return same and human.goes_on(one["votes"], other["votes"])
 
 
 def packed(record: Record, folder: Path | None) -> Record:

@@ -14,6 +14,7 @@ import yaml
 
 from lit_gen.harness import provenance, store
 from lit_gen.harness import record as records
+from lit_gen.harness.human import score
 from lit_gen.harness.predictions import load, unpacked
 from lit_gen.harness.record import RECORD, Record
 from lit_gen.harness.reports import report
@@ -269,7 +270,10 @@ def _constant(packed: dict[str, Any], name: str) -> bool:
 
 
 def anchors(spec: Spec) -> list[str]:
-    """What speaks against the reproduction's metrics on its real data files, where these are."""
+    """What speaks against the reproduction's metrics on its real data files, where these are.
+
+    Of those that no claim can be about (top of lit_gen/harness/beside.py) nothing is asked.
+    """
     from lit_gen.harness.run import Run
 
     files: dict[str, Path] = {}
@@ -280,6 +284,7 @@ def anchors(spec: Spec) -> list[str]:
     return [
         f"the metric {tested.id} fails its certificate: {complaint}"
         for tested in (certificate.metric(spec, name) for name in spec.metrics)
+        if not hasattr(tested, "compare")
         for complaint in certificate.certify(tested, files)
     ]
 
@@ -411,6 +416,7 @@ def complaints(spec: Spec) -> list[str]:
     for record, path in pairs:
         said = [f for f in findings(spec, record, path) if f.mark == FAILED]
         found += [f"{path}: {finding.sentence}." for finding in said]
+    score.kept(spec, found.append)
     alike = twins(record for record, _ in pairs)
     return found + [f"{store.results(spec)}: {sentence}." for sentence in alike]
 

@@ -14,9 +14,10 @@ from lit_gen.harness.verdicts.verdict import Verdict
 
 NAME = "improved_gan_mnist_semisup"
 OWN = {
-    "improved_gan": 30, "iaf": 57, "infogan": 2, "vime": 39, "gail": 156, "dcgan": 10, "vae": 89,
+    "improved_gan": 30, "iaf": 57, "infogan": 12, "vime": 39, "gail": 156, "dcgan": 10, "vae": 89,
     "draw": 5, "pixel_rnn": 32,
 }  # fmt: skip
+README = Path(__file__).parents[2] / "README.md"
 ENTRIES = [entry for paper in claims.papers() for entry in claims.read(paper).entries]
 
 
@@ -25,6 +26,15 @@ ENTRIES = [entry for paper in claims.papers() for entry in claims.read(paper).en
 
 def test_every_own_number_of_the_nine_papers_is_a_claim() -> None:
     assert {paper: len(claims.read(paper).claims) for paper in claims.papers()} == OWN
+
+
+def test_a_gan_whose_codes_can_be_found_contradicts_figure_1_of_infogan() -> None:
+    """Of its controls less is better: they are there to show that information is lost."""
+    better = {c.id: c.better for c in find("infogan_mnist_mi").claims}
+
+    assert better == {
+        "mnist_mi.max": "higher", "mnist_mi.gan_late": "lower", "mnist_mi.gan_peak": "lower",
+    }  # fmt: skip
 
 
 def test_every_claim_is_fixed_in_advance() -> None:
@@ -194,7 +204,7 @@ def test_standing() -> None:
     spec = find(NAME)
     entry = claims.find("improved_gan", spec.claims[0].id)
     other = claims.find("improved_gan", "cifar10_semisup.4000.single")
-    human = claims.find("improved_gan", "mnist_samples.mturk.minibatch")
+    filtered = claims.find("improved_gan", "cifar10_samples.mturk.top1pct_inception")
     june = verdict(protocol="paper_june8", status="better")
     changed = verdict(overrides={"model": {"lr": 1}}, status="reproduced")
 
@@ -202,7 +212,7 @@ def test_standing() -> None:
     assert standing.standing(entry, [spec], []).why == NAME
     assert standing.standing(entry, [], []).word == "not built yet"
     assert standing.standing(other, [spec], [verdict()]).word == "not built yet"
-    assert standing.standing(human, [spec], []).word == "not measurable"
+    assert standing.standing(filtered, [spec], []).word == "not measurable"
     assert standing.standing(entry, [spec], [june, changed, verdict()]).word == "worse"
     assert standing.standing(entry, [spec], [june]).word == "better"
     assert standing.standing(entry, [spec], [june]).by == ""
@@ -231,14 +241,17 @@ def test_the_command_lists_every_claim_once(
         rows = [line for line in lines if line.split("\t")[1] == entry.id]
         same = [e for e in ENTRIES if e.id == entry.id and not e.context]
         assert len(rows) == len(same), entry.id
-    assert sum(OWN.values()) == 420
-    assert len(lines) == 420
+    assert sum(OWN.values()) == 430
+    assert len(lines) == 430
     assert {line.count("\t") for line in lines} == {6}
     draw = next(line for line in lines if "mnist.draw_no_attention.bound" in line).split("\t")
     assert draw[0] == "draw"
     assert draw[2].endswith("87.4")
     assert draw[3:] == ["-", "0.16", "not built yet", "unverified transcription"]
-    assert any("\tnot measurable\tneeds human annotators" in line for line in lines)
+    assert any("\tnot measurable\tnobody said how" in line for line in lines)
+    built = sum(line.split("\t")[5] not in ("not built yet", "not measurable") for line in lines)
+    readme = " ".join(README.read_text().split())
+    assert f"own methods: {len(lines)} claims, of which {built} have a reproduction" in readme
 
 
 def test_the_command_fits_a_terminal(

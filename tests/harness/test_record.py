@@ -135,6 +135,8 @@ def in_segment(**parts: object):
         (in_result(curve={"a": [1.0, -1e308]}), r"curve.a\[1\] = -1e\+308; it must be at most"),
         (in_result(metrics=[91]), "result.metrics = .91.; it must be a mapping"),
         (in_result(metric_ids={"test/errors": 1}), "metric_ids.test/errors = 1"),
+        (in_result(beside=[1.0]), "result.beside = .1.0.; it must be a mapping"),
+        (in_result(beside={"memorisation/ratio": None}), "beside.memorisation/ratio = None"),
         (in_result(curve={"a": [1.0]}), "1 values in result.curve.a after 2 epochs"),
         (in_result(curve={"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}), "3 values in result.curve.b"),
         (in_result(curve={"a": [1.0, math.inf]}), r"result.curve.a\[1\] = inf"),
@@ -165,6 +167,10 @@ def in_segment(**parts: object):
         (lambda r: r["provenance"].update(plan={"first": 0, "most": 10**9}), "up to 100,000"),
         (lambda r: r["provenance"].update(plan=[1, 2]), "provenance.plan = .1, 2."),
         (lambda r: r["provenance"].update(data=5), "provenance.data = 5"),
+        (
+            lambda r: r["provenance"].update(not_beside={"x": 1}),
+            "not_beside = {.x.: 1}; it",
+        ),
     ],
 )
 def test_what_is_no_record_is_refused_in_a_sentence(tmp_path: Path, change, message: str) -> None:

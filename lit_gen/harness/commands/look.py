@@ -37,6 +37,7 @@ def do_show(options: argparse.Namespace) -> int:
 
 def do_claims(options: argparse.Namespace) -> int:
     from lit_gen.harness import claims, store
+    from lit_gen.harness.human import score
     from lit_gen.harness.reports import standing
     from lit_gen.harness.verdicts.certificate import judge_all
 
@@ -45,13 +46,15 @@ def do_claims(options: argparse.Namespace) -> int:
     stand: dict[claims.Paper, dict[claims.Entry, standing.Standing]] = {}
     for paper in chosen:
         ours = [spec for spec in specs if spec.path.parent.name == paper.name]
-        verdicts = [
-            verdict
-            for spec in ours
-            for records in [store.kept(spec)]
-            for claim in spec.claims
-            for verdict in judge_all(spec, claim, records, lambda r: store.predictions(r, None))
-        ]
+        verdicts = []
+        for spec in ours:
+            records = store.kept(spec)
+            said = [
+                verdict
+                for claim in spec.claims
+                for verdict in judge_all(spec, claim, records, lambda r: store.predictions(r, None))
+            ]
+            verdicts += score.with_people(spec, said)
         stand[paper] = {e: standing.standing(e, ours, verdicts) for e in paper.claims}
     if options.json:
         print(standing.as_json(stand, options.context))

@@ -2,14 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lit_gen.harness.commands.common import parse_budget, say, signals, verdicts_of, warn
 from lit_gen.harness.spec import Spec, UserError, find
 from lit_gen.harness.words import plural
-
-if TYPE_CHECKING:
-    pass
 
 
 def do_data(options: argparse.Namespace) -> int:
@@ -37,7 +33,7 @@ def do_data(options: argparse.Namespace) -> int:
 
 def do_sync(options: argparse.Namespace) -> int:
     from lit_gen.harness import store
-    from lit_gen.harness.reports import tracking
+    from lit_gen.harness.reports import figures, tracking
 
     specs = {spec.name: spec for spec in store.specs(options.names)}
     pairs = [
@@ -53,7 +49,17 @@ def do_sync(options: argparse.Namespace) -> int:
         (name, cell): verdicts_of(specs[name], options.runs_dir, [cell])
         for name, cell in {(record.reproduction, record.cell) for record, _ in pairs}
     }
-    outcomes = tracking.sync(pairs, None, lambda r: said[r.reproduction, r.cell])
+    drawn: dict[tuple[str, str], dict[str, str]] = {}
+    for name, spec in specs.items():
+        for plot in figures.plots(spec, [r for r, _ in pairs if r.reproduction == name]):
+            file = f"{plot.figure.title}.svg"
+            drawn.setdefault((name, plot.kind), {})[file] = figures.file(plot)
+    outcomes = tracking.sync(
+        pairs,
+        None,
+        lambda r: said[r.reproduction, r.cell],
+        figures=lambda r: drawn.get((r.reproduction, figures.kind(r)), {}),
+    )
     sent = sum(outcome.sent > 0 for outcome in outcomes)
     print(f"{plural(len(outcomes), 'record')} looked at, {sent} of them brought up to date")
     return int(any(outcome.problem for outcome in outcomes))

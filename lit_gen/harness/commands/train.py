@@ -110,7 +110,11 @@ def _lead(
         console.print(f"{spec.name} needs a run of {run.spec.name}: it is trained first.")
         chosen = ([run.setting], [run.protocol], [run.seed], budget)
         if status := _lead(_for_need(options, run.spec.name), run.spec, *chosen, team):
+            console.print(f"{spec.name} waits for it.")
             return status
+        if budget and time.monotonic() - began > budget:
+            console.print(f"{spec.name} waits: the budget of {options.budget} is spent.")
+            return 0
     runs = [needs.provided(run, options.runs_dir) for run in runs]
     budget = budget and max(budget - (time.monotonic() - began), 1e-3)
     plan = _plan(options, spec, runs, console) if options.until else None

@@ -3,15 +3,15 @@
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import report
-from lit_gen.harness.spec import Claim, Figure
+from lit_gen.harness.spec import Claim, Figure, Spec, flatten
 from lit_gen.harness.verdicts import curves as learning
 from lit_gen.harness.verdicts.statistics import interval
 from lit_gen.harness.verdicts.verdict import Verdict
@@ -149,11 +149,12 @@ def curves(
         words: what it shows, for those who cannot see it.
         prefix: of the ids inside, which share the page with other figures'.
     """
-    return _svg((5.2, 3.0), lambda axes: _draw(axes, claim, drawn, expected), words, prefix)
+    svg = _svg((5.2, 3.0), lambda axes: _draw(axes, claim, drawn, expected))
+    return _inline(svg, prefix, words)
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Any], None], words: str, prefix: str) -> Any:
-    """What is drawn into axes, as an element of the page, the same bytes each time."""
+def _svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """What is drawn into axes, as a file's text, the same each time."""
     import matplotlib
     from matplotlib import figure
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -169,10 +170,10 @@ def _svg(size: tuple[float, float], draw: Callable[[Any], None], words: str, pre
         sheet = figure.Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(sheet)
         draw(sheet.add_subplot())
-        file = io.StringIO()
+        text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        sheet.savefig(file, format="svg", metadata=nothing, transparent=True)
-    return _inline(file.getvalue(), prefix, words)
+        sheet.savefig(text, format="svg", metadata=nothing, transparent=True)
+    return text.getvalue()
 
 
 def _draw(
@@ -265,10 +266,54 @@ def lines(
     return found if any(line.runs for line in found.values()) else {}
 
 
-def over_settings(figure: Figure, drawn: Mapping[str, Line], words: str, prefix: str) -> Any:
-    """An SVG of these lines: our means with their intervals and each run as a dot, and the
-    paper's values as rings on a dashed line. See `curves` for the rest."""
-    return _svg((6.2, 3.6), lambda axes: _draw_lines(axes, figure, drawn), words, prefix)
+class Plot(NamedTuple):
+    """A figure's lines, by runs of one kind."""
+
+    figure: Figure
+    kind: str
+    lines: dict[str, Line]
+
+
+def changes(overrides: Mapping[str, Any]) -> list[str]:
+    """What users changed, a clause each."""
+    return [f"{name} = {value}" for name, value in flatten(overrides)]
+
+
+def kind(record: Record) -> str:
+    """What runs that share a figure have in common."""
+    return ", ".join([f"protocol {record.protocol}", *changes(record.overrides)])
+
+
+def plots(spec: Spec, runs: Iterable[Record]) -> list[Plot]:
+    """The paper's figures with our runs, once for each protocol and what users changed."""
+    kinds: dict[str, dict[str, list[Record]]] = {}
+    for record in runs:
+        kinds.setdefault(kind(record), {}).setdefault(record.setting, []).append(record)
+    found = []
+    for figure in spec.figures:
+        for name, settings in kinds.items():
+            values = {
+                setting: [
+                    float(value)
+                    for record in records
+                    if (value := record.result.get("metrics", {}).get(figure.y)) is not None
+                ]
+                for setting, records in settings.items()
+            }
+            if drawn := lines(figure, spec.claims, values):
+                found.append(Plot(figure, name, drawn))
+    return found
+
+
+def over_settings(plot: Plot, words: str, prefix: str) -> Any:
+    """An SVG of a plot: our means with their intervals and each run as a dot, and the paper's
+    values as rings on a dashed line. See `curves` for the rest."""
+    return _inline(file(plot), prefix, words)
+
+
+def file(plot: Plot) -> str:
+    """The same as a whole SVG file."""
+    return _svg((6.2, 3.6), lambda axes: _draw_lines(axes, plot.figure, plot.lines))
 
 
 def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 from lit_gen.harness import pictures, store
 from lit_gen.harness import record as records
 from lit_gen.harness.claims import Entry, Paper
-from lit_gen.harness.record import CLIP, PICTURES, RECORD, SAMPLES, Record
-from lit_gen.harness.reports import figures, report, standing
+from lit_gen.harness.human import score
+from lit_gen.harness.record import CLIP, NEAREST, PICTURES, RECORD, SAMPLES, Record
+from lit_gen.harness.reports import beside, figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
 from lit_gen.harness.reports.standing import Standing
-from lit_gen.harness.spec import Claim, Deviation, Spec, UserError, digest, flatten
-from lit_gen.harness.verdicts import ledger
+from lit_gen.harness.spec import Claim, Deviation, Spec, UserError, digest
+from lit_gen.harness.verdicts import human, ledger
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.verdict import RULES, Verdict, group
 from lit_gen.harness.words import number, plural, unit
@@ -230,7 +231,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "about": _about(spec),
         "claims": list(_claims(judged, listed)),
         "context": _context(spec, catalogued),
-        "plots": list(_plots(spec, cells)),
+        "plots": list(_plots(spec, [r for cell in cells for r in cell])),
         "figures": [figure for cell in cells for figure in _figures(study, cell)],
         "samples": [[cell] for cell in samples] if apart else [samples],
         "bare": [c["title"] for c in samples if not c["of"] and not c["whose"]],
@@ -260,6 +261,8 @@ def _judged(study: Study, claim: Claim) -> tuple[Claim, list[Verdict], str]:
     """The claim's verdicts, what is as written in the reproduction first; or why there is none."""
     try:
         verdicts = judge_all(study.spec, claim, study.records, study.predictions)
+        if claim.metric in human.METRICS:
+            verdicts = [v for v in score.with_people(study.spec, verdicts) if v.claim == claim]
     except UserError as error:
         return claim, [], str(error)
     default = study.spec.default_protocol
@@ -428,10 +431,6 @@ def _meaning(claim: Claim) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _changes(overrides: dict[str, Any]) -> list[str]:
-    return [f"{name} = {value}" for name, value in flatten(overrides)]
-
-
 def _footnotes(deviations: Iterable[str], listed: Sequence[str]) -> str:
     return ", ".join(str(listed.index(d) + 1) for d in deviations if d in listed)
 
@@ -449,7 +448,7 @@ def _cells(runs: Sequence[Record]) -> list[list[Record]]:
 
 def _title(cell: Sequence[Record]) -> str:
     record = cell[0]
-    return ", ".join([record.setting, f"protocol {record.protocol}", *_changes(record.overrides)])
+    return ", ".join([record.setting, figures.kind(record)])
 
 
 def _stored(cell: Sequence[Record], runs: Sequence[Record]) -> list[Record]:
@@ -500,40 +499,24 @@ def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _plots(spec: Spec, cells: Sequence[Sequence[Record]]) -> Iterator[dict[str, Any]]:
-    """The paper's figures with our runs, once for each protocol and what users changed."""
-    kinds: dict[str, dict[str, list[Record]]] = {}
-    for cell in cells:
-        kind = ", ".join([f"protocol {cell[0].protocol}", *_changes(cell[0].overrides)])
-        kinds.setdefault(kind, {}).setdefault(cell[0].setting, []).extend(cell)
-    for figure in spec.figures:
-        for kind, settings in kinds.items():
-            values = {
-                setting: [
-                    float(value)
-                    for record in runs
-                    if (value := record.result.get("metrics", {}).get(figure.y)) is not None
-                ]
-                for setting, runs in settings.items()
-            }
-            drawn = figures.lines(figure, spec.claims, values)
-            if not drawn:
-                continue
-            said = {name: minus(_said(line)) for name, line in drawn.items()}
-            title = f"{figure.title}: {unit(figure.y)}, {kind}"
-            words = f"{title}, over {figure.x}. " + ". ".join(
-                f"{name or 'ours'}: {words}" for name, words in said.items()
-            )
-            prefix = f"p{digest([spec.name, figure.title, figure.y, kind])[:8]}-"
-            yield {
-                "title": title,
-                "svg": figures.over_settings(figure, drawn, words, prefix),
-                "key": [
-                    (figures.COLOURS[i % len(figures.COLOURS)], name or "ours")
-                    for i, name in enumerate(drawn)
-                ],
-                "scaled": figure.zero is not None,
-            }
+def _plots(spec: Spec, runs: Iterable[Record]) -> Iterator[dict[str, Any]]:
+    for plot in figures.plots(spec, runs):
+        figure = plot.figure
+        said = {name: minus(_said(line)) for name, line in plot.lines.items()}
+        title = f"{figure.title}: {unit(figure.y)}, {plot.kind}"
+        words = f"{title}, over {figure.x}. " + ". ".join(
+            f"{name or 'ours'}: {words}" for name, words in said.items()
+        )
+        prefix = f"p{digest([spec.name, figure.title, figure.y, plot.kind])[:8]}-"
+        yield {
+            "title": title,
+            "svg": figures.over_settings(plot, words, prefix),
+            "key": [
+                (figures.COLOURS[i % len(figures.COLOURS)], name or "ours")
+                for i, name in enumerate(plot.lines)
+            ],
+            "scaled": figure.zero is not None,
+        }
 
 
 def _said(line: figures.Line) -> str:
@@ -551,26 +534,33 @@ def _far(record: Record) -> str:
 
 
 def _samples(study: Study, cell: Sequence[Record]) -> dict[str, Any]:
-    """Grids of the first runs that have one, and the pictures of the first that has any."""
+    """Grids of the first runs that have one, and the pictures of the first that has any; what was
+    measured beside the claims of that one, or of the first that has such numbers."""
     there = [
         (record, folder / SAMPLES)
         for record in cell
         if (folder := study.folder(record)) and (folder / SAMPLES).is_file()
     ]
     shown = next(((r, p) for r in cell if (p := _pictures(study, r))), None)
+    first = [shown[0]] if shown else []
+    told = next(((r, s) for r in [*first, *cell] if (s := list(beside.said(r)))), None)
     return {
         "title": _title(cell),
         "whose": f"{_title(cell)}, {_seed(shown[0])}" if shown else "",
         "pictures": [
             {
                 "path": path,
-                "caption": (name := path.stem.replace("_", " ")),
+                "caption": beside.PANEL if path.name == NEAREST else name,
                 "alt": f"Picture “{name}”, {_title(cell)}, seed {shown[0].key}",
             }
             for path in shown[1]
+            for name in [path.stem.replace("_", " ")]
         ]
         if shown
         else [],
+        "told_of": f"{_title(cell)}, {_seed(told[0])}" if told else "",
+        "told": [minus(words) for words in told[1]] if told else [],
+        "ratios": beside.ratios(cell),
         "of": len(there),
         "images": [
             {
@@ -612,6 +602,7 @@ def _embed(shown: Iterable[dict[str, Any]]) -> None:
     for i, (path, content, picture) in enumerate(found):
         with Image.open(io.BytesIO(content)) as image:
             picture["width"], picture["wide"] = image.width, image.width > WIDE
+            picture["turned"] = _turned(path, image)
         picture["still"], most = "", room // (len(found) - i)
         if path.name == CLIP:
             still = _jpeg(pictures.still(content))
@@ -621,6 +612,15 @@ def _embed(shown: Iterable[dict[str, Any]]) -> None:
         else:
             picture["src"], size = _fitting(content, most)
         room -= size
+
+
+def _turned(path: Path, image: Any) -> dict[str, float] | None:
+    """Where the tiles of a grid lie whose columns are steps, in parts of its width and height."""
+    layout = pictures.layout(image) if pictures.TURNED.match(path.stem) else None
+    if layout is None or layout[1] < 2:
+        return None
+    rows, columns, gap = layout
+    return {"rows": rows, "columns": columns, "x": gap / image.width, "y": gap / image.height}
 
 
 def _fitting(content: bytes, most: int) -> tuple[str, int]:
@@ -709,7 +709,7 @@ def _run(spec: Spec, record: Record, listed: Sequence[str]) -> dict[str, Any]:
     ]
     return {
         "setting": record.setting,
-        "protocol": ", ".join([record.protocol, *_changes(record.overrides)]),
+        "protocol": ", ".join([record.protocol, *figures.changes(record.overrides)]),
         "seed": str(record.key),
         "status": record.status,
         "epochs": f"{record.epochs} of {record.max_epochs}",

@@ -284,8 +284,11 @@ def markdown(
 
 
 def _section(spec: Spec, records: Sequence[Record], predictions: Predictions | None) -> list[str]:
+    from lit_gen.harness.human import score  # which needs this module
+
     records = sorted(records, key=lambda r: order(spec, r))
     verdicts = [v for claim in in_order(spec) for v in judge_all(spec, claim, records, predictions)]
+    verdicts = score.with_people(spec, verdicts)
     listed = list(dict.fromkeys(d for each in (*verdicts, *records) for d in each.deviations))
     parts = [f"## {spec.name}", _citation(spec)]
     if verdicts:

@@ -20,7 +20,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ import yaml
 
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record, dumps
+from lit_gen.harness.reports import beside
 from lit_gen.harness.reports.mirror import GRIDS, NAMED, Mirror, text
 from lit_gen.harness.spec import Claim, UserError, digest, flatten
 from lit_gen.harness.verdicts.curves import Progress
@@ -80,6 +81,7 @@ def upload(
     folder: Path,
     said: Iterable[Verdict | Progress] = (),
     checkpoints: bool = True,
+    figures: Mapping[str, str] | None = None,
     known: dict[str, Mirror] | None = None,
 ) -> Outcome:
     """Brings MLflow up to date with a record, whatever it holds already.
@@ -91,6 +93,7 @@ def upload(
         said: verdicts on the record's cell and the progress of its run; what is about another
             setting, protocol or seed is left out.
         checkpoints: whether a finished run's checkpoint goes along.
+        figures: SVG files by name, about the record's cell and others.
         known: what earlier uploads with this client have read; filled. Empty it after a failure.
 
     Raises:
@@ -124,6 +127,8 @@ def upload(
         child.settle(STATUS[record.status], end)
 
         parent.describe(common | {"kind": "cell"})
+        if figures:
+            parent.attach({name: svg.encode() for name, svg in figures.items()}, {}, began)
         if verdicts:
             for i, verdict in enumerate(verdicts):
                 _refer(client, record, cell, parent, verdict, GREY if i else BLACK, began, known)
@@ -221,9 +226,10 @@ def _sentence(verdict: Verdict) -> str:
 
 
 def _standing(record: Record, said: list[Verdict | Progress]) -> dict[str, str]:
-    """How an unfinished run does; nothing if that was not asked, and '' of one that has ended."""
+    """How an unfinished run does, nothing if that was not asked; of one that has ended, what was
+    measured beside its claims."""
     if record.status not in ("running", "stopped"):
-        return {"progress": "", "mlflow.note.content": ""}
+        return {"progress": "", "mlflow.note.content": "\n\n".join(beside.said(record))}
     ours = [one for one in said if isinstance(one, Progress) and one.seed == record.key]
     if not ours:
         return {}
@@ -325,6 +331,8 @@ def _tags(record: Record, segments: list[dict]) -> tuple[dict, dict]:
 def _points(record: Record, segments: list[dict]) -> dict[tuple[str, int], float]:
     rows = enumerate(record.curve(), start=1)
     points = {(name, epoch): value for epoch, row in rows for name, value in row.items()}
+    for name, value in record.result.get("beside", {}).items():
+        points[name, record.epochs] = value
     for name, value in record.result.get("metrics", {}).items():
         points[name, record.epochs] = float(f"{value:.7g}")  # as in the curve, whose end it is
     if record.status != "running":
@@ -468,6 +476,7 @@ def sync(
     said: Callable[[Record], Iterable[Verdict | Progress]] = lambda record: (),
     say: Callable[[str], None] = print,
     checkpoints: bool = True,
+    figures: Callable[[Record], Mapping[str, str]] = lambda record: {},
 ) -> list[Outcome]:
     """Uploads records that are not, or not wholly, in MLflow; one that fails stops no other.
 
@@ -477,6 +486,7 @@ def sync(
         said: the verdicts on a record's cell, and the progress of its run.
         say: told about each record that failed.
         checkpoints: whether finished runs' checkpoints go along.
+        figures: SVG files, by name, for the cell of a record.
 
     Raises:
         UserError: MLflow is not installed, or does not answer.
@@ -485,7 +495,7 @@ def sync(
     client, known, outcomes = connect(uri), {}, []
     for record, folder in pairs:
         try:
-            job = (record, folder, said(record), checkpoints)
+            job = (record, folder, said(record), checkpoints, figures(record))
             outcomes.append(_patiently(client, *job, known=known))
         except Exception as error:
             client = connect(uri)  # raises if nobody is there any more

@@ -370,6 +370,75 @@ def test_pictures_without_samples_are_shown_too(tmp_path) -> None:
     assert "No grid at hand" not in words
 
 
+BESIDE = {
+    "memorisation/sample_distance": 4.9, "memorisation/test_distance": 4.7,
+    "memorisation/ratio": 1.0426, "proxy/c2st_accuracy_percent": 97.5,
+    "proxy/c2st_low_percent": 96.7, "proxy/c2st_high_percent": 98.1,
+    "proxy/c2st_p_value": 0.0, "proxy/c2st_held_out": 2000.0, "proxy/own": 3.25,
+}  # fmt: skip
+
+
+def measured(seed: int, **changes) -> Record:
+    """A run that looked at its samples."""
+    record = run("as_paper", seed, 90.0)
+    return replace(record, result=record.result | {"beside": BESIDE | changes})
+
+
+def test_what_was_measured_beside_the_claims_stands_below_the_pictures(tmp_path) -> None:
+    folder = pictured(tmp_path / "a", nearest=80)
+    second = measured(2, **{"memorisation/ratio": 0.0123})
+
+    content = page.html([page.Study(SPEC, ((measured(1), folder), (second, None)))])
+    words = Elements(content).words
+
+    assert "samples (left), each beside the training images nearest to it" in words
+    assert "Picture “nearest”, as_paper" in content
+    assert "beside the claims (as_paper, protocol paper, seed 1): Memorisation, no claim" in words
+    assert (
+        "within 4.9 of a training image, half of the test images within 4.7; ratio 1.043" in words
+    )
+    assert "Machine proxy, not a human test: of 2,000 images" in words
+    assert "told 97.5 % [96.7, 98.1] right; 50 % is chance (p < 0.0001)." in words
+    assert "proxy/own = 3.25" in words
+    assert "Memorisation ratio of each run: seed 1: 1.043, seed 2: 0.0123" in words
+    assert words.index("nearest first") < words.index("Memorisation, no claim")
+
+
+def test_numbers_beside_the_claims_need_no_run_directory_and_give_no_verdict() -> None:
+    bare = replace(measured(1), result=run("as_paper", 1, 90.0).result)
+    content, before = (page.html([study([r])]) for r in (measured(1), bare))
+
+    assert "Memorisation, no claim" in content
+    assert "Memorisation" not in before
+    assert "beside the claims" not in before
+    table = re.compile(r'<table class="claims".*?</table>', re.DOTALL)
+    assert table.findall(content) == table.findall(before)
+
+
+def test_the_quality_of_samples_is_said_with_what_it_rests_on() -> None:
+    record = run("as_paper", 1, 90.0)
+    numbers = {"test/fid": 35.25, "test/inception_score": 6.5, "test/inception_score_std": 0.07}
+    ids = {"test/fid": "fid/1 of 50000; w", "test/inception_score": "inception_score/1 of 50000; w"}
+    record.result["metrics"] |= numbers
+    record.result["metric_ids"] = ids
+
+    words = Elements(page.html([study([record])])).words
+
+    assert "Of samples: FID 35.25 (fid/1 of 50000; w)." in words
+    assert "Of samples: Inception score 6.5 ± 0.07 (inception_score/1 of 50000; w)." in words
+
+
+def test_why_nothing_was_measured_is_said_as_text() -> None:
+    provenance = run("as_paper", 1, 90.0).provenance
+    reasons = {"memorisation": "ValueError: 2 of 100 samples", "proxy/c2st_low": HOSTILE}
+    record = run("as_paper", 1, 90.0, provenance=provenance | {"not_beside": reasons})
+
+    words = Elements(page.html([study([record])])).words
+
+    assert "Not measured, memorisation: ValueError: 2 of 100 samples" in words
+    assert f"Not measured, c2st low: {HOSTILE}" in words
+
+
 def filmed(folder: Path, moving: int = 6, size: int = 200) -> Path:
     """A run directory with an incompressible clip."""
     frames = np.random.default_rng(0).integers(0, 256, (moving, size, 2 * size, 3), np.uint8)
@@ -587,22 +656,60 @@ PROBE = """<!DOCTYPE html>
 }}</script>"""
 
 
+def asked_in_a_browser(probe: str, folder: Path) -> str:
+    """What a page leaves in its body's data-answer."""
+    path = folder / "probe.html"
+    path.write_text(probe)
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        f"--user-data-dir={folder}/profile", "--virtual-time-budget=10000",
+        "--window-size=1400,900", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    answer = re.search(r'data-answer="([^"]*)"', dumped)
+    assert answer, dumped[:500]
+    return answer[1]
+
+
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 800, 1280])
 def test_in_a_browser_it_fits_and_asks_for_nothing(text, width, tmp_path) -> None:
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(width=width, page=escape(text)))
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=10000",
-        "--window-size=1400,900", "--dump-dom", probe.as_uri(),
-    ]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-
-    answer = re.search(r'data-answer="([^"]*)"', dumped)
-    assert answer, dumped[:500]
-    inner, beyond, wide, small, cut, asked, curves = answer[1].split("|")
+    answer = asked_in_a_browser(PROBE.format(width=width, page=escape(text)), tmp_path)
+    inner, beyond, wide, small, cut, asked, curves = answer.split("|")
     assert (int(inner), int(beyond), wide) == (width, 0, "")
     assert (small, cut) == ("0", "0")
     assert not [name for name in asked.split(",") if name and not name.startswith("data:")]
     assert int(curves) > 10
+
+
+TURN = """<!DOCTYPE html>
+<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe>
+<script>f.onload = async () => {{
+  const d = f.contentDocument, box = d.querySelector(".turned"), answer = [];
+  while (box.hidden) await new Promise(done => setTimeout(done, 20));
+  const canvas = box.querySelector("canvas"), slider = box.querySelector("input");
+  for (const column of [1, 3]) {{
+    slider.value = column;
+    slider.dispatchEvent(new Event("input"));
+    const pen = canvas.getContext("2d"), y = canvas.height / 2;
+    answer.push([.25, .75].map(x => pen.getImageData(x * canvas.width, y, 1, 1).data[0]));
+  }}
+  answer.push(box.querySelector("output").value, d.querySelectorAll(".turned").length,
+    d.documentElement.scrollWidth - d.documentElement.clientWidth);
+  document.body.dataset.answer = answer.join("|");
+}}</script>"""
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")
+def test_a_slider_turns_a_code(tmp_path) -> None:
+    """Grey levels of two rows and three columns are told apart by their places."""
+    folder = pictured(tmp_path / "a", traversal_noise=80)  # no grid: it has no slider
+    levels = np.array([[10, 20, 30], [110, 120, 130]]) / 255
+    tiles = np.broadcast_to(levels[:, :, None, None, None], (2, 3, 1, 28, 28))
+    for name in ("traversal_c1", "reconstructions"):
+        (folder / f"pictures/{name}.png").write_bytes(pictures.png(tiles))
+    text = page.html([page.Study(SPEC, ((RUNS[0], folder),))])
+
+    answer = asked_in_a_browser(TURN.format(width=390, page=escape(text)), tmp_path)
+
+    assert answer == "10,110|30,130|3 of 3|1|0"

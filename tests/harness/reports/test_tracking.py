@@ -385,6 +385,28 @@ def test_a_finished_run_s_pictures_are_images_by_their_names(anywhere, folder) -
         assert all(60 < level < 200 for level in image.convert("L").crop((9, 9, 99, 49)).tobytes())
 
 
+def test_numbers_beside_the_claims_are_metrics_that_a_note_explains(anywhere, folder) -> None:
+    record = make(3, reproduction="paper_beside")
+    record.result["beside"] = {
+        "memorisation/sample_distance": 4.9,
+        "memorisation/test_distance": 4.7,
+        "memorisation/ratio": 1.0426,
+    }
+    pictures(folder)
+    Image.new("L", (56, 56), 7).save(folder / "pictures/nearest.png")
+
+    once(anywhere, record, folder)
+
+    (_,), (child,) = runs(anywhere, "paper_beside")
+    for name, value in record.result["beside"].items():
+        history = tracking.connect(anywhere).get_metric_history(child.info.run_id, name)
+        assert [(p.step, p.value) for p in history] == [(3, value)]
+    note = child.data.tags["mlflow.note.content"]
+    assert note.startswith("Memorisation, no claim: half of the samples lie within 4.9 of a train")
+    assert drawn(json.loads(child.data.tags[FILES]))["nearest"] == [3]
+    assert once(anywhere, record, folder).sent == 0
+
+
 def test_a_finished_run_s_clip_is_an_artifact_and_moves_among_the_images(anywhere, folder) -> None:
     (folder / "pictures").mkdir()
     clip = folder / "pictures/clip.webp"
@@ -403,6 +425,19 @@ def test_a_finished_run_s_clip_is_an_artifact_and_moves_among_the_images(anywher
     with Image.open(client.download_artifacts(child.info.run_id, preview)) as image:
         assert image.n_frames == 5
     assert drawn(json.loads(child.data.tags[FILES]))["clip"] == [3]
+
+
+def test_a_paper_s_figure_is_an_artifact_of_its_cells_and_follows_them(anywhere, folder) -> None:
+    record, client = make(3, reproduction="paper_figure"), tracking.connect(anywhere)
+
+    for svg in ("<svg>one run</svg>", "<svg>two runs</svg>"):
+        tracking.sync(
+            [(record, folder)], anywhere, figures=lambda r, svg=svg: {"Figure 1.svg": svg}
+        )
+        (cell,), _ = runs(anywhere, "paper_figure")
+        assert [f.path for f in client.list_artifacts(cell.info.run_id)] == ["Figure 1.svg"]
+        path = client.download_artifacts(cell.info.run_id, "Figure 1.svg")
+        assert Path(path).read_text() == svg
 
 
 def test_an_upload_that_breaks_at_a_picture_is_completed(
