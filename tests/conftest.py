@@ -19,7 +19,10 @@ import numpy as np
 import pytest
 import yaml
 
+import lit_gen  # noqa: F401  before Lightning, so that a torchvision that does not fit can be imported
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("COLUMNS", None)  # set where files are tested side by side; commands would heed it
 NAME = "improved_gan_mnist_semisup"
 
 

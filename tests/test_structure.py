@@ -11,9 +11,10 @@ ROOT = Path(lit_gen.__file__).parent
 MAY_IMPORT = {
     "harness": {"harness"},
     "papers": {"nn", "metrics", "papers"},  # one paper may build on another: GAIL on TRPO
-    "datamodules": {"datamodules", "nn"},  # what players and learners of a task must agree on
+    # nn: what players and learners of a task must agree on; fetching: what data and weights share
+    "datamodules": {"datamodules", "nn", "fetching"},
     "nn": {"nn"},
-    "metrics": {"metrics"},
+    "metrics": {"metrics", "fetching"},
 }
 
 
