@@ -170,7 +170,13 @@ PAPERS = {
         "iaf_mnist", "--setting", "diagonal,iaf_2x320", "--data.validation", "101",
         "--model.importance_samples", "2",
     ],
+    "infogan": [
+        "infogan_mnist", "--data.validation", "100", "--data.eval_batch_size", "50",
+        "--data.updates", "25", "--trainer.check_val_every_n_epoch", "1",
+    ],
+    "dcgan": ["dcgan_mnist", "--smoke", "--data.validation", "100"],
 }  # fmt: skip
+LARGE = {"infogan", "dcgan"}  # networks: one run is enough
 
 
 class Shell:
@@ -291,7 +297,7 @@ def compare(shell: Shell, ours: str, theirs: str, runs: int) -> None:
     for a, b in zip(*checkpoints, strict=True):
         assert a.parent.name == b.parent.name
         one, other = (torch.load(path, weights_only=True) for path in (a, b))
-        assert one["global_step"] >= 50
+        assert one["global_step"] >= 40
         assert {"torch", "numpy", "python"} <= one["callbacks"]["Watch"]["random_state"].keys()
         for kept in (one, other):
             kept.pop("loops")  # how it was stopped shows there
@@ -309,13 +315,13 @@ def compare(shell: Shell, ours: str, theirs: str, runs: int) -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_paper_by_two_processes_is_the_paper_by_one(shell: Shell, paper: str) -> None:
-    """Two runs of each: 50 steps, a validation and the final test."""
+    """A run or two of each: 40 steps or more, a validation and the final test."""
     for where, more in (("one", []), ("two", ["--devices", "2"])):
         words = [*PAPERS[paper], *FLOAT64, *more, "--runs-dir", f"{paper}_{where}"]
         status, _, wrong = shell.run(*words)
         assert status == 0, wrong
 
-    compare(shell, f"{paper}_two", f"{paper}_one", runs=2)
+    compare(shell, f"{paper}_two", f"{paper}_one", runs=1 if paper in LARGE else 2)
     last = shell.files(f"{paper}_two", CHECKPOINT)[-1]
     kept = torch.load(last, weights_only=True)["state_dict"]
     if paper == "improved_gan":
