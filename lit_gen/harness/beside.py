@@ -20,6 +20,7 @@ The first two go into `result.beside` and are no claims. Quality is of the final
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -149,8 +150,13 @@ def _bounded(numbers: Numbers) -> None:
 
 
 def _excuse(record: Record, why: Mapping[str, str]) -> None:
-    """Says why numbers are missing, by their names."""
+    """Says why numbers are missing, by their names; where this user's folders are is left out, as
+    records are published."""
     if why:
+        for name in ("LIT_GEN_CACHE", "LIT_GEN_DATA", "HOME"):
+            folder = f"{Path(os.environ.get(name) or '/').absolute()}/"
+            if folder != "//":
+                why = {key: text.replace(folder, f"${name}/") for key, text in why.items()}
         record.provenance.setdefault("not_beside", {}).update(why)
 
 

@@ -134,8 +134,7 @@ def _lacking(found: weights.Weights) -> str:
     return (
         f"the weights at hand, {found.path.name}, end before the 1,008 logits; those of "
         f"{weights.NAMES[0]} could not be had{reason}. Put that file into "
-        f"{weights.cache() / 'weights'} before a run ends: one that has finished is not measured "
-        "again"
+        f"{weights.cache() / 'weights'} and measure again"
     )
 
 

@@ -15,6 +15,7 @@ from lit_gen.harness import beside, nearest
 from lit_gen.harness.record import NEAREST, PICTURES, Record, read
 from lit_gen.harness.run import RECORD, Run, execute
 from lit_gen.harness.spec import UserError
+from lit_gen.metrics import weights
 from lit_gen.metrics.two_sample import TwoSample
 from lit_gen.papers.improved_gan import SemiSupervisedGAN
 
@@ -90,7 +91,7 @@ class Judge:
         progress("looking", 1, 2)
         return Found(
             {"test/mean": float(x.mean())},
-            {"test/other": "not measurable here: none"},
+            {"test/other": f"not measurable here: none in {weights.cache() / 'weights'}"},
             {"test/mean": f"mean of {len(x)}"},
             {"means": x.mean((1, 2, 3)).numpy()},
         )
@@ -114,6 +115,7 @@ def test_quality_is_of_the_final_test_and_keeps_what_it_was_computed_from(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(beside, "EVERY", -1.0)
+    monkeypatch.setenv("LIT_GEN_CACHE", str(tiny / "cache"))
     record = execute(judging(), tiny / "runs", "cpu")
 
     (path,) = tiny.glob("runs/*/*/predictions.npz")
@@ -123,7 +125,8 @@ def test_quality_is_of_the_final_test_and_keeps_what_it_was_computed_from(
     assert {"logits", "target"} < set(kept)
     assert record.result["metric_ids"]["test/mean"] == "mean of 150"
     assert record.result["metric_ids"]["test/errors"].startswith("errors/")
-    assert record.provenance["not_beside"]["test/other"] == "not measurable here: none"
+    why = record.provenance["not_beside"]["test/other"]
+    assert why == "not measurable here: none in $LIT_GEN_CACHE/weights"  # and not where that is
     assert "looking: 1 of 2" in capsys.readouterr().out
 
 
