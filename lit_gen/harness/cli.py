@@ -285,6 +285,12 @@ def _parser() -> argparse.ArgumentParser:
         help="train the short runs of all seeds and store their curves in place of the old ones: "
         "after a change that is meant to move numbers",
     )
+    add(
+        "--remake-probe",
+        action="store_true",
+        help="store the numbers of the probe anew, its few steps without randomness, and keep the "
+        "curves",
+    )
     _machine(check)
     rescore = command("rescore")
     rescore.add_argument("names", metavar="NAME", nargs="*", help="reproductions (default: all)")

@@ -28,11 +28,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytorch_lightning as pl
+import torch
 
-from lit_gen.harness import needs, probe
+from lit_gen.harness import needs, probe, provenance
 from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
-from lit_gen.harness.run import Run, execute, new_record
+from lit_gen.harness.run import Run, device_name, execute, new_record, quiet_lightning
 from lit_gen.harness.spec import Spec, UserError, digest, flatten, parse_seeds
 from lit_gen.harness.store import results
 from lit_gen.harness.verdicts.statistics import t_quantile
@@ -40,7 +42,7 @@ from lit_gen.harness.words import number, plural
 
 FALSE_ALARM = 1e-4  # of one protocol's comparison, if curves were normal; their tails are heavier
 FEWEST = 5  # stored runs that make a band
-REMAKE = "`reproduce check --remake` makes it anew."
+REMAKE = "`reproduce check --remake-probe` makes it anew."
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,13 @@ class Machine(NamedTuple):
 
     def probe(self, run: Run, root: Path) -> probe.Values:
         """On one thread if nobody chose: its steps are too few to share."""
-        alone = self._replace(threads=self.threads or 1)
-        return probe.measure(alone.supplied(run, root), self.device, alone.threads, self.data_dir)
+        alone = self.exact._replace(threads=self.threads or 1)
+        return probe.measure(alone.supplied(run, root), alone.device, alone.threads, self.data_dir)
+
+    @property
+    def exact(self) -> "Machine":
+        """One that has float64, which Apple's GPUs lack."""
+        return self._replace(device="cpu") if torch.backends.mps.is_available() else self
 
 
 def runs(spec: Spec) -> dict[str, list[Run]]:
@@ -173,14 +180,30 @@ def remake(spec: Spec, machine: Machine) -> None:
                     "curves stay as they were."
                 )
             fresh.append(record)
-        alone = machine._replace(threads=1)
-        cells = {probe.name(r): alone.probe(r, root) for r in probe.cells(spec)}
+        probed = _measured_probe(spec, machine, root)
     for path in folder(spec).glob("*.json"):
         path.unlink()
     for record in fresh:
         records.write(folder(spec) / f"{record.name}.json", record)
-    content = {"segment": fresh[-1].provenance["segments"][-1], "cells": cells}
-    records.write_atomically(probe_path(spec), (records.dumps(content) + "\n").encode())
+    records.write_atomically(probe_path(spec), probed)
+
+
+def remake_probe(spec: Spec, machine: Machine) -> None:
+    """Measures the probe and stores its numbers in place of the old ones; the curves stay."""
+    with _passing_folder() as root:
+        probed = _measured_probe(spec, machine, root)
+    records.write_atomically(probe_path(spec), probed)
+
+
+def _measured_probe(spec: Spec, machine: Machine, root: Path) -> bytes:
+    """What is stored of a probe: its numbers, and where they were measured."""
+    alone = machine.exact._replace(threads=1)
+    with quiet_lightning():
+        trainer = pl.Trainer(accelerator=alone.device, devices=1, barebones=True)
+    stretch = provenance.Stretch(device_name(trainer), alone.threads)
+    cells = {probe.name(run): alone.probe(run, root) for run in probe.cells(spec)}
+    content = {"segment": stretch.facts, "cells": cells}
+    return (records.dumps(content) + "\n").encode()
 
 
 def expected(spec: Spec) -> dict[str, dict[str, Any]]:

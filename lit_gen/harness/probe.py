@@ -10,12 +10,15 @@ that computes something else does not.
                        of 100 see the same; uniform noise differs between examples, as latents
                        must
 
-Rounding grows fast. Measured for improved_gan_mnist_semisup between one and two threads, and
-between one pass and three, a loss of the first step moves by at most 3e-6 of itself, of the second
-by 2e-3, of the tenth by half. So the losses of the first two steps are held tightly, the data and
-the learning rates of all steps exactly, and what the trained model says loosely. Data that follow
-the model (`data.follows_model`), as what its policy plays, are held as losses are, and what such a
-model does in the end not at all: one other action, and the rest of an episode is another.
+Processors round differently, and rounding grows: in float32 the first loss of
+improved_gan_mnist_semisup was 6e-4 of itself away on another processor, since Adam's first step has
+the sign of a gradient however small that is. So the probe trains in float64. Between instruction
+sets (AVX2 and SSE 4.2) 30 steps of it, and all of VAEs and flows, then agree to 4e-9. The losses of
+an epoch's worth of steps are held as tightly as data and learning rates, later ones and what the
+trained model says to a thousandth. Data that follow the model (`data.follows_model`), as what its
+policy plays, are held as losses are. One other action, and the rest of an episode is another: of
+such a model the first two steps are held, the second loosely (3e-3 between those instruction sets),
+and what it does in the end not at all.
 """
 
 import math
@@ -32,9 +35,10 @@ from lit_gen.harness.run import Run, quiet_lightning
 from lit_gen.harness.spec import Spec, merge, parse_seeds
 
 STEPS = 5  # of each epoch
-TIGHT = 1e-4, 1e-2  # relative tolerances of the losses of the first steps
-EXACT, LOOSE = 1e-6, 0.4  # of data and learning rates, and of what the trained model says
-COUNTS = 0.15, 10  # relative and absolute tolerance of metrics that are counts
+EXACT = 1e-6  # relative tolerance of data, learning rates and the losses of the first steps
+LATER = 1e-3  # of the losses of steps after these, and of what the trained model says
+PLAYED = 1e-4, 5e-2  # of the first steps of a model that plays, instead; those after are not held
+COUNTS = 2  # absolute tolerance of metrics that are counts
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 Values = dict[str, list[float]]
@@ -133,7 +137,7 @@ class _Recorder(pl.Callback):
 
 def cells(spec: Spec) -> Iterator[Run]:
     """What is probed: the gate's protocols, and other settings and protocols by their smoke run."""
-    few = {"trainer": {"limit_train_batches": STEPS}}
+    few = {"trainer": {"limit_train_batches": STEPS, "precision": "64-true"}}
     (first, *_) = parse_seeds(str(spec.gate["seeds"]))
     other = first._replace(data=first.data + 1, model=first.model + 2)
     for protocol, changes in spec.gate["protocols"].items():
@@ -187,13 +191,14 @@ def _plays(data: pl.LightningDataModule) -> bool:
 def differences(stored: Values, now: Values) -> list[str]:
     """Where the numbers are not the stored ones, a clause each; what comes first, first."""
     found = [f"{key} is {'missing' if key in stored else 'new'}" for key in stored.keys() ^ now]
+    plays = any(key.startswith("step data") for key in stored)
     for key in sorted(stored.keys() & now, key=list(stored).index):
         old, new = stored[key], now[key]
         if len(old) != len(new):
             found.append(f"{key} has {len(new)} values, had {len(old)}")
             continue
         for at, (a, b) in enumerate(zip(old, new, strict=True), 1):
-            relative, absolute = _tolerance(key, at)
+            relative, absolute = _tolerance(key, at, plays)
             if not abs(a - b) <= relative * max(abs(a), abs(b)) + absolute:
                 found.append(f"{key} at {at} is {b:.5g}, was {a:.5g}")
                 break
@@ -206,10 +211,13 @@ def differences(stored: Values, now: Values) -> list[str]:
     return found
 
 
-def _tolerance(key: str, at: int) -> tuple[float, float]:
+def _tolerance(key: str, at: int, plays: bool) -> tuple[float, float]:
+    """Relative and absolute."""
     kind = key.partition(" ")[0]
     if kind in ("data", "lr"):
         return EXACT, 0.0
+    if kind == "step" and plays:
+        return (PLAYED[at - 1] if at <= len(PLAYED) else math.inf), 1e-6
     if kind == "step":
-        return (TIGHT[at - 1] if at <= len(TIGHT) else math.inf), 1e-6
-    return COUNTS if key.endswith("errors") else (LOOSE, 1e-3)
+        return (EXACT if at <= STEPS else LATER), 1e-6
+    return (0.0, COUNTS) if key.endswith("errors") else (LATER, 1e-3)

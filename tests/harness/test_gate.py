@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from lit_gen.datamodules import images
 from lit_gen.harness import gate
+from lit_gen.harness.cli import main
 from lit_gen.harness.record import Record
 from lit_gen.harness.spec import find
 from lit_gen.papers import gail, improved_gan, trpo
@@ -251,3 +252,39 @@ def test_the_gate_of_an_imitator_trains_its_expert_and_bites(
     assert any("gail_expert_cartpole" in line for line in said)
     assert [f.of for f in found][-1] == "paper"
     assert any(f.bad for f in found) is bad, [f.sentence for f in found]
+
+
+# --- the command
+
+
+def test_every_gate_is_trained_though_one_complains(monkeypatch, capsys) -> None:
+    trained = []
+
+    def findings(spec, budget, machine):
+        trained.append(spec.name)
+        yield gate.Finding("probe", "outside", "another number")
+
+    monkeypatch.setattr(gate, "findings", findings)
+    names = ["iaf_mnist", "vae_mnist"]
+
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main(["check", *names, "--train", "2s"])
+
+    assert trained == names
+    assert capsys.readouterr().err.count("no longer trains as stored") == len(names)
+
+
+def test_the_probe_is_made_anew_without_the_curves(tmp_path, monkeypatch) -> None:
+    (tmp_path / "curve.json").write_text("stays")
+    monkeypatch.setattr(gate, "folder", lambda spec: tmp_path)
+    monkeypatch.setattr(gate.probe, "measure", lambda *_: {"lr 0": [0.5]})
+    monkeypatch.setattr(gate, "complaints", lambda spec: [])
+
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["check", NAME, "--remake-probe"])
+
+    spec = find(NAME)
+    assert gate.stored_probe(spec) == {
+        gate.probe.name(run): {"lr 0": [0.5]} for run in gate.probe.cells(spec)
+    }
+    assert (tmp_path / "curve.json").read_text() == "stays"

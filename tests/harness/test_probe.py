@@ -39,14 +39,22 @@ def test_noise_in_one_pass_is_that_of_three_and_latents_differ() -> None:
 def test_differences_are_told_by_kind_and_step() -> None:
     old = {"data train": [5.0, 6.0], "lr 0": [0.1, 0.05], "step loss": [2.0, 3.0, 9.0],
            "final test/errors": [90.0]}  # fmt: skip
-    rounded = old | {"step loss": [2.000002, 3.006, 4.0], "final test/errors": [93.0]}
+    rounded = old | {"step loss": [2.000001, 3.000002, 9.0], "final test/errors": [91.0]}
 
     assert probe.differences(old, old) == []
     assert probe.differences(old, rounded) == []
     assert probe.differences(old, old | {"lr 0": [0.1, 0.1]}) == ["lr 0 at 2 is 0.1, was 0.05"]
     (first,) = probe.differences(old, old | {"step loss": [2.001, 3.0, 9.0]})
     assert first.startswith("step loss at 1")
-    assert probe.differences(old, old | {"final test/errors": [180.0]})
+    late = {"step loss": [2.0] * 7}
+    assert probe.differences(late, {"step loss": [*[2.0] * 6, 2.001]}) == []
+    (late_one,) = probe.differences(late, {"step loss": [*[2.0] * 6, 2.01]})
+    assert late_one.startswith("step loss at 7")
+    played = old | {"step data train 0": [4.0, 4.0, 4.0]}
+    moved = played | {"step loss": [2.0001, 3.1, 1.0]}
+    assert probe.differences(played, moved) == []
+    assert probe.differences(old, old | {"step loss": moved["step loss"]})
+    assert probe.differences(old, old | {"final test/errors": [93.0]})
     tested = old | {"epoch test/errors": [95.0, 90.0]}
     (odd,) = probe.differences(tested, tested | {"final test/errors": [91.0]})
     assert odd == "final test/errors is 91.0, but its last epoch's 90.0"

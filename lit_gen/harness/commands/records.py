@@ -100,7 +100,7 @@ def do_check(options: argparse.Namespace) -> int:
                 f"{page} is not what the records give. `reproduce keep` writes it anew."
             )
     with signals() as received:
-        if budget or options.remake:
+        if budget or options.remake or options.remake_probe:
             received.patient = True
             complaints += _train_gates(options, specs, budget, received)
     for spec in specs:
@@ -133,9 +133,13 @@ def _train_gates(
         if options.remake:
             say(f"{spec.name}: making the gate's curves anew")
             gate.remake(spec, machine)
+        elif options.remake_probe:
+            say(f"{spec.name}: making the gate's probe anew")
+            gate.remake_probe(spec, machine)
         if budget and not gate.folder(spec).is_dir():
             complaints.append(f"{spec.name} has no stored curves. `check --remake` makes them.")
-        if not budget or complaints or gate.complaints(spec):  # these are said by `check`
+            continue
+        if not budget or gate.complaints(spec):  # these are said by `check`
             continue
         say(f"{spec.name}: short runs for about {budget / len(gated):.0f} s")
         for finding in gate.findings(spec, budget / len(gated), machine):
