@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_gen.nn import draws
@@ -30,6 +31,7 @@ from lit_gen.nn.batch_norm import BatchNorm
 
 BATCH = 128  # of samples and pictures, whose batch normalisation depends on it, as in training
 TINY = 1e-8  # inside each logarithm (code)
+PICTURES, COLUMNS = 12, 100  # the most that are drawn of a model, see lit_gen/harness/pictures.py
 
 
 class Conv(NamedTuple):
@@ -391,8 +393,13 @@ class InfoGAN(LightningModule):
     def training_step(
         self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int
     ) -> dict[str, Tensor]:
-        """An update of each, on images x; labels beside them are not looked at."""
+        """An update of each, on images x; labels beside them are not looked at.
+
+        Raises:
+            MisconfigurationException: they are not of the architecture's size.
+        """
         x = batch[0] if isinstance(batch, tuple | list) else batch
+        self._check(x)
         optimizer_d, optimizer_g = self.optimizers()
 
         latent = self.latent(len(x))
@@ -417,6 +424,19 @@ class InfoGAN(LightningModule):
             said["train/mutual_information_continuous"] = continuous
         return {name: value.detach() for name, value in said.items()}
 
+    def _check(self, x: Tensor) -> None:
+        """Images of another size would be torch's complaint about matrices, or none. What is raised
+        here the harness takes for the user's mistake, not for a run that crashed."""
+        channels, side = self.shape.image
+        needed, given = (channels, side, side), tuple(x.shape[1:])
+        if given != needed:
+            needed, given = (" x ".join(map(str, size)) for size in (needed, given))
+            raise MisconfigurationException(
+                f"architecture={self.hparams.architecture!r} is for images of {needed} numbers, "
+                f"the data's have {given}. Give images of that size (of a folder, with --data.size "
+                f"{side} --data.channels {channels}), or choose another architecture."
+            )
+
     def images(self, latent: Tensor) -> Tensor:
         """What the generator makes, in [0, 1]."""
         x = self.generator(latent)
@@ -433,17 +453,23 @@ class InfoGAN(LightningModule):
     def pictures(self, x: Tensor) -> dict[str, Tensor]:
         """Each code varied along the columns, all else fixed along a row (Figs. 2 to 6).
 
-        A continuous code goes from -1 to 1 (code), and from -2 to 2 as in the paper's Fig. 2.
+        A continuous code goes from -1 to 1 (code), and from -2 to 2 as in the paper's Fig. 2. Where
+        these would be more pictures than are drawn the second are left out, then the last codes; of
+        a code with more values than columns the first are shown.
         """
         generator = torch.Generator(self.device).manual_seed(1)
         fixed, others = self._latent(10, generator), self._latent(BATCH, generator)
+        categories, continuous = self.codes.categories, self.codes.continuous
+        ends = {"": 1, "_wide": 2}
+        if len(categories) + len(ends) * continuous > PICTURES:
+            del ends["_wide"]
         shown, at = {}, self.noise
-        for i, k in enumerate(self.codes.categories, 1):
-            values = torch.eye(k, device=self.device, dtype=self.dtype)
+        for i, k in enumerate(categories[:PICTURES], 1):
+            values = torch.eye(min(k, COLUMNS), k, device=self.device, dtype=self.dtype)
             shown[f"traversal_c{i}"] = self._varied(fixed, slice(at, at + k), values, others)
             at += k
-        for i in range(len(self.codes.categories), self.codes.uniforms):
-            for name, end in (("", 1), ("_wide", 2)):
+        for i in range(len(categories), min(self.codes.uniforms, PICTURES)):
+            for name, end in ends.items():
                 values = torch.linspace(-end, end, 10, device=self.device, dtype=self.dtype)
                 whole = self._varied(fixed, slice(at, at + 1), values[:, None], others)
                 shown[f"traversal_c{i + 1}{name}"] = whole

@@ -8,6 +8,7 @@ import contextlib
 from typing import Any, Literal
 
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lit_gen.metrics import clustering, updates
@@ -97,6 +98,9 @@ class DigitInfoGAN(InfoGAN):
 
     # --- the categories as a classifier
 
+    def on_fit_start(self) -> None:
+        self.tables = {}  # of other weights
+
     def on_validation_epoch_start(self) -> None:
         self.tables = {}
 
@@ -149,6 +153,18 @@ class DigitInfoGAN(InfoGAN):
         size = self.codes.categories[0], self.digits
         here = self.tables.get(name, torch.zeros(size, dtype=torch.int64, device=self.device))
         return distributed.total(here).cpu().numpy()
+
+    def on_predict_start(self) -> None:
+        """
+        Raises:
+            MisconfigurationException: nothing has matched these weights' categories to digits.
+        """
+        if "fit_running" not in self.tables:  # a validation counts by its batches alone
+            raise MisconfigurationException(
+                f"{type(self).__name__} has no count of the digits in each category: a test makes "
+                "it, and none took place since the last training or validation. Call trainer.test "
+                "before trainer.predict."
+            )
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What the errors, and with the first batch the matchings and Fig. 1, are made of."""

@@ -6,6 +6,7 @@ later: `lit_gen.metrics.disentanglement`.
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lit_gen.metrics.disentanglement import MIG, SAP, FactorVAEScore
@@ -24,10 +25,11 @@ class SpriteInfoGAN(InfoGAN):
     def on_fit_start(self) -> None:
         """
         Raises:
-            ValueError: the scores, which must know which codes have no order, are of other codes.
+            MisconfigurationException: the scores, which must know which codes have no order, are
+                of other codes.
         """
         if len(self.codes.categories) != 1 or not self.codes.continuous:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"categories={list(self.codes.categories)}, continuous={self.codes.continuous}: "
                 "codes are scored as one categorical code and one continuous one or more."
             )

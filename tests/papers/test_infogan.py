@@ -1,17 +1,22 @@
 """InfoGAN: its bound on the mutual information, who learns from it, and the tables of App. C."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from processes import run_in, two_steps
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
-from lit_gen.harness.run import Run, execute
+from lit_gen.datamodules.passes import MNISTInPasses
+from lit_gen.harness import pictures
+from lit_gen.harness.run import Run, execute, quiet_lightning
 from lit_gen.harness.spec import Seed, find
 from lit_gen.harness.verdicts.certificate import contradiction
 from lit_gen.metrics.clustering import CategoriesOwned, ClusterError
@@ -314,18 +319,21 @@ def test_the_discriminator_s_step_leaves_the_generator_alone_and_the_other_way_r
 
 
 def test_one_player_s_loss_gives_the_other_no_gradient(small) -> None:
-    model = ready()
-    model.training_step(images(), 0)  # the generator's loss is the last that was differentiated
+    model, after = ready(), []
+    networks = model.discriminator, model.generator
 
-    d = model.discriminator
-    kept = [p.grad.clone() for p in d.parameters()]  # of its own step
-    model.zero_grad()
-    d.requires_grad_(False)
-    model.generator_loss(model.latent(16)).backward()
+    def backward(loss: Tensor) -> None:
+        loss.backward()
+        after.extend([deepcopy([p.grad for p in network.parameters()]) for network in networks])
 
-    assert any(g.any() for g in kept)
-    assert all(p.grad is None for p in d.parameters())
-    assert all(p.grad is not None for p in model.generator.parameters())
+    model.manual_backward = backward
+    model.training_step(images(), 0)
+
+    d, g, d_later, g_later = after  # of the discriminator's loss, then of the generator's
+    assert d[0].any()
+    assert all(grad is None for grad in g)
+    assert all(torch.equal(a, b) for a, b in zip(d, d_later, strict=True))
+    assert all(grad is not None for grad in g_later)
 
 
 def test_mutual_information_moves_the_trunk_and_q_in_the_discriminator_s_step(small) -> None:
@@ -513,6 +521,31 @@ def test_pictures_of_many_codes_are_few_enough() -> None:
         assert all(x.shape[0] * x.shape[1] <= 128 for x in shown.values())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("categories", "continuous", "codes", "wide"),
+    [([10] * 4, 4, 8, 4), ([10] * 4, 5, 9, 0), ([2] * 3, 20, 12, 0), ([2] * 20, 1, 12, 0),
+     ([120], 0, 1, 0), ([200, 3], 1, 3, 1)],
+)  # fmt: skip
+def test_pictures_are_no_more_and_no_wider_than_can_be_drawn(
+    small, categories: list[int], continuous: int, codes: int, wide: int
+) -> None:
+    model, seen = ready(categories=categories, continuous=continuous).eval(), []
+    generate = model.images
+    model.images = lambda latent: seen.append(latent) or generate(latent)
+
+    shown = pictures.checked(model.pictures(images()))
+
+    plain = [name for name in shown if not name.endswith("_wide")]
+    assert plain == [f"traversal_c{i}" for i in range(1, codes + 1)]
+    assert len(shown) == codes + wide
+    assert {len(latent) for latent in seen} == {128}
+    k = min(categories[0], 100)
+    assert shown["traversal_c1"].shape[1] == k
+    first_row = seen[0][:k, model.noise : model.noise + categories[0]]
+    assert torch.equal(first_row, torch.eye(k, categories[0]))
+
+
 # --- MNIST's measures
 
 
@@ -589,6 +622,31 @@ def test_validation_measures_all_sets_by_the_matching_of_training(small) -> None
     assert logged["val/error_percent"] == 0
     assert logged["test/error_percent"] == logged["test/error_percent_majority"] == 100
     assert logged["test/categories_owned"] == 1
+
+
+def test_predicting_needs_a_test_of_the_same_weights(small, tiny: Path) -> None:
+    model, data = DigitInfoGAN(), MNISTInPasses(60, 1, validation=100, limit=200)
+    names = "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"
+    trainer = pl.Trainer(
+        max_epochs=1, limit_val_batches=0, accelerator="cpu", **dict.fromkeys(names, False)
+    )
+
+    def refused() -> bool:
+        with pytest.raises(MisconfigurationException, match=r"DigitInfoGAN .*Call trainer\.test"):
+            trainer.predict(model, data)
+        return True
+
+    with quiet_lightning():
+        assert refused()
+        trainer.test(model, data, verbose=False)
+        first, *_ = trainer.predict(model, data)
+        assert first["training_table"].sum() == first["training_table_running"].sum() == 100
+        trainer.fit(model, data)
+        assert refused()
+        trainer.test(model, data, verbose=False)
+        trainer.limit_val_batches = 1.0
+        trainer.validate(model, data, verbose=False)
+        assert refused()
 
 
 def test_the_curve_goes_on_after_a_checkpoint(small) -> None:
