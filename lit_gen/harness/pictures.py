@@ -4,7 +4,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ DOWN = ((247, 249, 251), (213, 94, 0))  # from nought to as much below it
 SHADES = 64  # fewer than anyone tells apart by eye; a file of them is small
 TEXT, WIDTH, EDGE = 24, 776, 16  # pixels
 TURNED = re.compile("traversal|interpolation")  # such names' columns are steps of something
-LAYOUT = "layout"  # a PNG's text, with a grid's rows, columns and gap
+LAYOUT = "layout"  # a PNG's text, with the numbers of a grid's `Layout`
 TAKEN = "samples", "clip", "nearest"  # the names of what the harness draws by itself
 
 LARGEST_CLIP = 350_000  # bytes
@@ -87,13 +87,24 @@ def _encoded(image: Image.Image, layout: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def layout(image: Image.Image) -> tuple[int, int, int] | None:
-    """Rows, columns and gap of a grid; None of other pictures."""
+class Layout(NamedTuple):
+    """How a grid is made: its rows and columns, the pixels between two images, and how many times
+    larger they are than the model draws them."""
+
+    rows: int
+    columns: int
+    gap: int
+    times: int = 1
+
+
+def layout(image: Image.Image) -> Layout | None:
+    """That of a grid; None of other pictures."""
     numbers = getattr(image, "text", {}).get(LAYOUT, "").split()
-    if len(numbers) != 3 or not all(map(str.isdecimal, numbers)):
+    if len(numbers) not in (3, 4) or not all(map(str.isdecimal, numbers)):
         return None
-    rows, columns, gap = map(int, numbers)
-    return (rows, columns, gap) if 0 < rows <= image.height and 0 < columns <= image.width else None
+    found = Layout(*map(int, numbers))
+    whole = 0 < found.rows <= image.height and 0 < found.columns <= image.width and found.times
+    return found if whole else None
 
 
 def grid(images: np.ndarray, gap: int = 0, side: int = 1) -> bytes:
@@ -115,7 +126,7 @@ def grid(images: np.ndarray, gap: int = 0, side: int = 1) -> bytes:
     sheet[:, : h - gap, :, : w - gap] = pixels.transpose(0, 2, 1, 3, 4)
     sheet = sheet.reshape(rows * h, columns * w, c)[: rows * h - gap, : columns * w - gap]
     image = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
-    return _encoded(image, f"{rows} {columns} {gap}")
+    return _encoded(image, f"{rows} {columns} {gap} {times}")
 
 
 # --- clips

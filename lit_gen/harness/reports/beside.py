@@ -1,8 +1,12 @@
 """The numbers that stand beside the claims, in words: the same on the page and in MLflow."""
 
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from lit_gen.harness.record import Record
+from lit_gen.harness.spec import Spec
+from lit_gen.harness.verdicts.verdict import group
 from lit_gen.harness.words import number, plural
 
 PANEL = "samples (left), each beside the training images nearest to it, nearest first"
@@ -58,6 +62,35 @@ def _quality(numbers: Mapping[str, float], ids: Mapping[str, str]) -> Iterator[s
             std = numbers.get(f"test/{name}_std")
             spread = "" if std is None else f" ± {number(std)}"
             yield f"{words} {number(value)}{spread} ({ids[f'test/{name}']})"
+
+
+def over_runs(spec: Spec, records: Sequence[Record]) -> Iterator[str]:
+    """A sentence for each cell in which more was tested than is claimed: every tested number's
+    mean, median, least and greatest over the finished runs. Of what is 0 or 1, as whether each
+    class has a category of its own, the mean is the share of runs."""
+    claimed = {claim.metric for claim in spec.claims}
+    cells: dict[tuple, list[Record]] = {}
+    for record in records:
+        if record.status == "finished" and not record.smoke:
+            cells.setdefault(group(record), []).append(record)
+    for cell in cells.values():
+        found: dict[str, list[float]] = {}
+        for name, value in (pair for r in cell for pair in r.result["metrics"].items()):
+            if name.startswith("test/") and math.isfinite(value):
+                found.setdefault(name.removeprefix("test/"), []).append(value)
+        drawn = {name for name in found if name.removesuffix("_std") in QUALITY}  # has its sentence
+        rest = {name: values for name, values in found.items() if name not in drawn}
+        if any(f"test/{name}" not in claimed for name in rest):
+            said = "; ".join(f"{name} {_spread(values)}" for name, values in rest.items())
+            yield f"{cell[0].cell}, {plural(len(cell), 'run')}: {said}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """'31.2 (median 30.4, 28.2 to 35)': of one number, or of equal ones, that number."""
+    if min(values) == max(values):
+        return number(values[0])
+    least, greatest, median = map(number, (min(values), max(values), statistics.median(values)))
+    return f"{number(statistics.fmean(values))} (median {median}, {least} to {greatest})"
 
 
 def ratios(cell: Sequence[Record]) -> str:

@@ -36,6 +36,7 @@ CLIPS = 4  # of a reproduction: of the first cells that have one
 COMMANDS = 3  # that would decide something
 LARGEST_IMAGE = 60_000  # bytes; a larger one becomes a JPEG
 MOST_PICTURES = 300_000  # bytes of all pictures of a reproduction; they shrink until they fit
+SMALLER = 1, 1.5, 2, 3, 4, 6, 8  # parts of its size that a picture may shrink to
 WIDE = 900  # pixels; a picture of more takes a row of its own
 BOUNDS = {"<": "below", ">": "above", "~": "about"}
 MISSING, UNBUILT, UNMEASURABLE = standing.WORDS
@@ -231,6 +232,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "about": _about(spec),
         "claims": list(_claims(judged, listed)),
         "context": _context(spec, catalogued),
+        "tested": [minus(words) for words in beside.over_runs(spec, runs)],
         "plots": list(_plots(spec, [r for cell in cells for r in cell])),
         "figures": [figure for cell in cells for figure in _figures(study, cell)],
         "samples": [[cell] for cell in samples] if apart else [samples],
@@ -602,7 +604,8 @@ def _embed(shown: Iterable[dict[str, Any]]) -> None:
     for i, (path, content, picture) in enumerate(found):
         with Image.open(io.BytesIO(content)) as image:
             picture["width"], picture["wide"] = image.width, image.width > WIDE
-            picture["turned"] = _turned(path, image)
+            turned = _turned(path, image)
+            picture["turned"] = turned and _tiles(turned, image)
         picture["still"], most = "", room // (len(found) - i)
         if path.name == CLIP:
             still = _jpeg(pictures.still(content))
@@ -610,27 +613,36 @@ def _embed(shown: Iterable[dict[str, Any]]) -> None:
             picture["src"], size = _address(moving, "webp"), len(moving) + len(still)
             picture["still"] = _address(still, "jpeg")
         else:
-            picture["src"], size = _fitting(content, most)
+            picture["src"], size = _fitting(content, most, turned.times if turned else None)
         room -= size
 
 
-def _turned(path: Path, image: Any) -> dict[str, float] | None:
-    """Where the tiles of a grid lie whose columns are steps, in parts of its width and height."""
+def _turned(path: Path, image: Any) -> pictures.Layout | None:
+    """The layout of a grid whose columns are steps."""
     layout = pictures.layout(image) if pictures.TURNED.match(path.stem) else None
-    if layout is None or layout[1] < 2:
-        return None
-    rows, columns, gap = layout
-    return {"rows": rows, "columns": columns, "x": gap / image.width, "y": gap / image.height}
+    return layout if layout and layout.columns > 1 else None
 
 
-def _fitting(content: bytes, most: int) -> tuple[str, int]:
-    """A data: address of a PNG, and its bytes; a large one is a JPEG, as small as it must be."""
+def _tiles(grid: pictures.Layout, image: Any) -> dict[str, float]:
+    """Where its tiles lie, in parts of its width and height."""
+    x, y = grid.gap / image.width, grid.gap / image.height
+    return {"rows": grid.rows, "columns": grid.columns, "x": x, "y": y}
+
+
+def _fitting(content: bytes, most: int, times: int | None = None) -> tuple[str, int]:
+    """A data: address of a PNG, and its bytes; a large one is a JPEG, as small as it must be.
+
+    A grid that is looked at tile by tile keeps the pixels that its model draws, whatever they take.
+
+    Args:
+        times: how many times larger than these such a grid's are.
+    """
     from PIL import Image
 
     kind, least = "png", content
     if len(content) > min(most, LARGEST_IMAGE):
         kind, image = "jpeg", Image.open(io.BytesIO(content)).convert("RGB")
-        for parts in (1, 1.5, 2, 3, 4, 6, 8):
+        for parts in SMALLER if times is None else [*(p for p in SMALLER if p < times), times]:
             size = max(1, round(image.width / parts)), max(1, round(image.height / parts))
             least = _jpeg(image if parts == 1 else image.resize(size, Image.Resampling.LANCZOS))
             if len(least) <= min(most, LARGEST_IMAGE):

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_gen.harness.record import Record
+from lit_gen.harness.reports import beside
 from lit_gen.harness.reports.standing import WORDS
 from lit_gen.harness.spec import Claim, Spec, flatten
 from lit_gen.harness.verdicts.certificate import judge_all
@@ -308,6 +309,8 @@ def _section(spec: Spec, records: Sequence[Record], predictions: Predictions | N
         head = ["setting", "protocol", "seed", "status", "epochs", *metrics]
         head += ["hours", "device", "commit", "deviations"]
         parts += ["Runs:", _grid(head, [_run_row(r, metrics, listed) for r in records])]
+    if also := [f"- {words}" for words in beside.over_runs(spec, records)]:
+        parts += ["Tested, over all finished runs:", "\n".join(also)]
     if going := [f"- {_title(p)}, {p.protocol}: {p.sentence}" for p in unfinished(spec, records)]:
         parts.append("\n".join(going))
     return parts

@@ -713,3 +713,20 @@ def test_a_slider_turns_a_code(tmp_path) -> None:
     answer = asked_in_a_browser(TURN.format(width=390, page=escape(text)), tmp_path)
 
     assert answer == "10,110|30,130|3 of 3|1|0"
+
+
+def test_a_grid_that_is_turned_keeps_the_pixels_of_its_model() -> None:
+    random = np.random.default_rng(0)
+    png = pictures.png(random.random((10, 10, 1, 28, 28)))  # enlarged twice
+    with Image.open(io.BytesIO(png)) as image:
+        grid = pictures.layout(image)
+
+    kept, shrunk = (page._fitting(png, 5_000, times)[0] for times in (grid.times, None))
+
+    assert grid == (10, 10, pictures.GAP, 2)
+    assert [width(kept), width(shrunk)] == [round(image.width / 2), round(image.width / 8)]
+
+
+def width(address: str) -> int:
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        return image.width

@@ -133,6 +133,21 @@ def test_results_hold_every_run_and_every_claim() -> None:
     assert "1. pixels by 255|256" in text
 
 
+def test_what_no_claim_is_about_is_told_over_runs() -> None:
+    """Mean, median and both ends; of what is 0 or 1, the mean is the share of runs."""
+    tested = [
+        run(seed, 90.0, result={"metrics": {"test/errors": 90.0, "test/owned": owned,
+                                            "test/majority": 90.0 - seed, "test/fid": 3.0,
+                                            "train/loss": 1.0}})
+        for seed, owned in ((1, 1.0), (2, 0.0), (6, 0.0))
+    ]  # fmt: skip
+    text = markdown({"toy_table": [*tested, STOPPED]}, {"toy_table": SPEC})
+
+    line = "- labels_100-paper, 3 runs: errors 90; owned 0.3333 (median 0, 0 to 1); majority 87 "
+    assert f"{line}(median 88, 84 to 89)\n" in text
+    assert "Tested, over all" not in markdown({"toy_table": RUNS}, {"toy_table": SPEC})
+
+
 def test_a_verdict_says_its_notes_and_difference_everywhere() -> None:
     verdict = Verdict(
         CLAIMS[1], "toy_table", "paper", "reproduced", "reproduced: as it is", n=3, mean=94.0,
