@@ -12,9 +12,11 @@ Departures from the paper, all in the direction of the code that was run:
     The network for SVHN has lr 0.0005 and batches of 64; Sec. 4 has 0.0002 and 128.
 
 The networks for ImageNet and SVHN are known by the authors' weights, and not by training scripts.
+Vector arithmetic and the dropping of maps (Sec. 6.3) are in `dcgan_probes`.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_gen.metrics import features
@@ -30,6 +33,7 @@ from lit_gen.metrics.neighbours import NearestNeighbour
 from lit_gen.nn import draws
 from lit_gen.nn.batch_norm import BatchNorm
 from lit_gen.nn.interpolate import interpolations, linear, spherical
+from lit_gen.papers import dcgan_probes
 
 BATCH = 128  # images that are normalised together when they are sampled, and for features
 EPS = 1e-8  # code: of batch normalisation
@@ -252,6 +256,8 @@ class AlternatingGAN(LightningModule):
     """
 
     compilable = "generator_loss", "discriminator_loss"
+    shape: tuple[int, ...] | None = None  # (C, H, W) that the networks are for; None: any
+    advice = ""  # what else can be done about images of another size
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, gaussian: bool
@@ -261,6 +267,7 @@ class AlternatingGAN(LightningModule):
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.gaussian = latent_dim, gaussian
         self.minibatches = 0  # so far: says whose turn it is
+        self.minibatches_per_epoch: float = 2
 
     def latent(self, n: int) -> Tensor:
         """z, (n, latent_dim)."""
@@ -286,10 +293,15 @@ class AlternatingGAN(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One player's update, by a fresh z.
 
-        Each loss is there in every other minibatch and is returned twice as large: the mean over an
-        epoch's minibatches, an even number of them, is then the mean over its own.
+        Each loss is there in every other minibatch and is returned about twice as large: the mean
+        over an epoch's minibatches is then the mean over its own. Of an epoch's only minibatch one
+        player has none, and no loss.
+
+        Raises:
+            MisconfigurationException: the images are of another size than the networks'.
         """
         x = batch[0] if isinstance(batch, tuple | list) else batch
+        self._check(x)
         z, condition = self.latent(len(x)), self.condition(batch)
         optimizer_g, optimizer_d = self.optimizers()
         generates = self.minibatches % 2 == 0
@@ -304,11 +316,35 @@ class AlternatingGAN(LightningModule):
         optimizer.step()
         self.discriminator.requires_grad_(True)
 
-        twice, nothing = 2 * loss.detach(), torch.zeros_like(loss)
-        return {
-            "train/loss_generator": twice if generates else nothing,
-            "train/loss_discriminator": nothing if generates else twice,
-        }
+        own, other = "train/loss_generator", "train/loss_discriminator"
+        if not generates:
+            own, other = other, own
+        said = {own: self._minibatches_per_turn(batch_idx) * loss.detach()}
+        return said if self.minibatches_per_epoch == 1 else said | {other: torch.zeros_like(loss)}
+
+    def _minibatches_per_turn(self, batch_idx: int) -> float:
+        """Minibatches of this epoch for each that trains the same network as this one.
+
+        They are two of an even number. Of an odd one, whoever begins the epoch has a turn more, and
+        has those of even `batch_idx`.
+        """
+        n = self.minibatches_per_epoch
+        if n % 2 != 1:  # also of a stream without an end
+            return 2
+        return n / (n // 2 + (batch_idx % 2 == 0))
+
+    def _check(self, x: Tensor) -> None:
+        """Images of another size would be torch's complaint about matrices. What is raised here the
+        harness takes for the user's mistake, not for a run that crashed."""
+        if self.shape is not None and x.shape[1:] != self.shape:
+            ours, theirs = (" x ".join(map(str, shape)) for shape in (self.shape, x.shape[1:]))
+            raise MisconfigurationException(
+                f"these networks are for images of {ours} numbers, the data's have {theirs}. Give "
+                f"images of that size{self.advice}."
+            )
+
+    def on_train_start(self) -> None:
+        self.minibatches_per_epoch = self.trainer.num_training_batches
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["minibatches"] = self.minibatches
@@ -319,10 +355,12 @@ class AlternatingGAN(LightningModule):
     def on_fit_start(self) -> None:
         """
         Raises:
-            ValueError: `decay_epochs` are not two epochs, one after the other.
+            MisconfigurationException: `decay_epochs` are not two epochs, one after the other.
         """
         if (decay := self.hparams.decay_epochs) is not None and not 0 <= decay[0] < decay[1]:
-            raise ValueError(f"decay_epochs={list(decay)}: use [first, last], with first < last.")
+            raise MisconfigurationException(
+                f"decay_epochs={list(decay)}: use [first, last], with first < last."
+            )
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.decay_epochs is not None:
@@ -353,14 +391,19 @@ class AlternatingGAN(LightningModule):
         """The condition of the samples of these numbers, (n,)."""
         return ()
 
-    def batches(self, n: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
-        """At least n samples, a batch at a time, each with its condition; from a noise of its
+    def latents(self, n: int, seed: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """z of at least n samples, a batch at a time, each with its condition; from a noise of its
         own."""
         generator = torch.Generator(self.device).manual_seed(seed)
         for at in range(0, n, BATCH):
             condition = self.told(torch.arange(at, at + BATCH, device=self.device))
+            yield self._noise(BATCH, generator), *condition
+
+    def batches(self, n: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
+        """Those samples themselves, each batch with its condition."""
+        for z, *condition in self.latents(n, seed):
             with torch.no_grad():
-                yield self.images(self._noise(BATCH, generator), *condition), *condition
+                yield self.images(z, *condition), *condition
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n images (n, C, H, W) in [0, 1]."""
@@ -403,6 +446,11 @@ class DCGAN(AlternatingGAN):
         of = ARCHITECTURES[architecture]
         super().__init__(Generator(of), Discriminator(of), of.latent_dim, latent == "normal")
         self.save_hyperparameters()
+        side = 4 * math.prod(stride for _, stride in of.up)
+        self.shape = (3, side, side)
+        self.advice = (
+            f" (a folder's: --data.size {side} --data.channels 3), or choose another architecture"
+        )
 
     def discriminator_loss(self, x: Tensor, z: Tensor) -> Tensor:
         return super().discriminator_loss(2 * x - 1, z)
@@ -464,7 +512,8 @@ class FeatureDCGAN(DCGAN):
     """One whose discriminator's features are classified when it is tested (Sec. 5).
 
     L2-SVMs learn from a few labels of the training images; the test says their error. Beside it
-    stands the error by features of a discriminator that nobody trained.
+    stands the error by features of a discriminator that nobody trained, drawn by the seed that
+    torch was given before this model was built.
 
     Args:
         per_class: labels of each class that an SVM learns from (Sec. 5.2: 100; Sec. 5.1: 400).
@@ -498,11 +547,13 @@ class FeatureDCGAN(DCGAN):
         super().__init__(architecture, latent, lr, weight_decay, decay_epochs)
         self.save_hyperparameters()
         self.protocol = protocol
+        self.control_seed = torch.initial_seed()  # whoever resumes a run builds it by its seed, too
         self.classifiers: dict[str, Classifiers] = {}
 
     def on_fit_start(self) -> None:
         """Says before the training what would fail after it."""
         super().on_fit_start()
+        self.classifiers = {}  # of other weights
         labels = self.trainer.datamodule.targets("train").cpu().numpy()
         features.check(labels, self.protocol["per_class"], self.protocol["validation"])
 
@@ -510,7 +561,7 @@ class FeatureDCGAN(DCGAN):
         """Learns from features of training images, which takes minutes."""
         data = self.trainer.datamodule
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(self.control_seed)
             untrained = Discriminator(ARCHITECTURES[self.hparams.architecture])
         networks = {
             "": self.discriminator,
@@ -566,6 +617,8 @@ class ConditionalDCGAN(AlternatingGAN):
         ValueError: `samples` is empty, or not above 0.
     """
 
+    shape = (1, 28, 28)
+
     def __init__(
         self,
         samples: tuple[int, ...] = (50_000,),
@@ -583,6 +636,10 @@ class ConditionalDCGAN(AlternatingGAN):
         self.samples = sorted(set(samples))
         self.predicted: Sequence[Tensor] = ()
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.predicted = ()  # of other weights
+
     def condition(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         return (batch[1],)
 
@@ -594,7 +651,8 @@ class ConditionalDCGAN(AlternatingGAN):
         return self.generator(z, labels)
 
     def pictures(self, x: Tensor) -> dict[str, Tensor]:
-        """Each row of `digits` has one z, and each of `interpolations` one label."""
+        """Each row of `digits` has one z, and each of `interpolations` one label; of the others see
+        `digit_styles`."""
         generator = torch.Generator(self.device).manual_seed(1)
         z, end, others = (self._noise(n, generator) for n in (10, 10, BATCH - 100))
         index = torch.arange(BATCH, device=self.device)
@@ -609,6 +667,7 @@ class ConditionalDCGAN(AlternatingGAN):
         return {
             "digits": grid(z[rows], columns),
             "interpolations": grid(linear(z, end, 10).flatten(0, 1), rows),
+            **dcgan_probes.digit_styles(self),
         }
 
     def nearest_labels(self, queries: Tensor, samples: Sequence[int], seed: int = 2) -> Tensor:

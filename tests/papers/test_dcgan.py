@@ -1,21 +1,28 @@
 """DCGAN: its networks, whose turn it is, frozen statistics, and digits as a training set."""
 
+import hashlib
 import math
 from functools import partial
 from pathlib import Path
 
+import cifar
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import yaml
+from PIL import Image
 from processes import run_in, two_steps
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from scipy.io import savemat
 from torch import nn
 
 from lit_gen.datamodules import files
 from lit_gen.datamodules.labelled import Labelled, LabelledMNIST
-from lit_gen.harness.record import Record
-from lit_gen.harness.spec import find
+from lit_gen.harness.record import PREDICTIONS, Record
+from lit_gen.harness.run import Run, execute
+from lit_gen.harness.spec import UserError, find
 from lit_gen.harness.verdicts import certificate
 from lit_gen.metrics.errors import MetricError
 from lit_gen.metrics.features import DrawnErrorPercent
@@ -32,11 +39,13 @@ from lit_gen.papers.dcgan import (
 )
 
 SMALL = Architecture(5, 5, 6, ((4, 2), (4, 2), (3, 2)), ((4, 2), (6, 2), (8, 2)))
+SMALL_64 = Architecture(5, 5, 6, ((4, 2), *SMALL.up), (*SMALL.down, (8, 2)))
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(dcgan.ARCHITECTURES, "svhn", SMALL)
+    monkeypatch.setitem(dcgan.ARCHITECTURES, "64", SMALL_64)
 
 
 def ready(kind: type[AlternatingGAN] = DCGAN, seed: int = 0, **changes: object) -> AlternatingGAN:
@@ -213,7 +222,8 @@ def test_what_cannot_be_is_refused(make: partial, said: str) -> None:
 
 @pytest.mark.parametrize("kind", [DCGAN, ConditionalDCGAN])
 def test_losses_at_zero_logits(kind: type, small: None) -> None:
-    """log 2 for the generator, 2 log 2 for the discriminator."""
+    """log 2 for the generator, 2 log 2 for the discriminator; one step of the generator's moves no
+    logit of a last layer of zeros."""
     model = ready(kind)
     nn.init.zeros_(model.discriminator.last.weight)
     batch = digits(6) if kind is ConditionalDCGAN else colours(6)
@@ -221,8 +231,36 @@ def test_losses_at_zero_logits(kind: type, small: None) -> None:
     first, second = steps(model, batch), steps(model, batch)
 
     assert first["train/loss_generator"] == pytest.approx(2 * math.log(2))  # every other minibatch
-    assert second["train/loss_discriminator"] == pytest.approx(2 * 2 * math.log(2), rel=0.05)
+    assert second["train/loss_discriminator"] == pytest.approx(2 * 2 * math.log(2))
     assert first["train/loss_discriminator"] == second["train/loss_generator"] == 0
+
+
+@pytest.mark.parametrize(("kind", "units"), [(DCGAN, 256 * 16), (ConditionalDCGAN, 1024)])
+@torch.no_grad()
+def test_losses_of_untrained_networks(kind: type, units: int) -> None:
+    """Near log 2 and 2 log 2, but not there, as weights of N(0, 0.02^2) make no small logits.
+
+    The last layer adds up `units` that are normalised and rectified, E[h^2] = (1 + 0.2^2) / 2. Its
+    sum has the standard deviation 0.02 sqrt(0.52 units): 0.92 in the network for SVHN, 0.46 for
+    digits. To second order a loss is log 2 -+ l / 2 + l^2 / 8 of its logits l. So D's, of real and
+    generated images, is above 2 log 2 in the mean; and G's goes up and down from network to
+    network, as all its logits share a part.
+    """
+    logits, losses = [], []
+    for seed in range(4):
+        model = ready(kind, seed)
+        x, *told = digits(32) if kind is ConditionalDCGAN else (colours(32),)
+        z = model.latent(32)
+        logits.append(model.discriminator(model.generator(z, *told), *told))
+        losses.append([model.discriminator_loss(x, z, *told), model.generator_loss(z, *told)])
+
+    spread = torch.stack(logits).square().mean().sqrt().item()
+    d, g = torch.tensor(losses).unbind(1)
+    assert spread == pytest.approx(0.02 * (0.52 * units) ** 0.5, rel=0.25)
+    assert d.mean().item() == pytest.approx(2 * math.log(2) + spread**2 / 4, abs=0.15)
+    assert ((d > 1.3) & (d < 1.8)).all()
+    assert ((g > 0.35) & (g < 1.3)).all()
+    assert g.std() > 0.02
 
 
 def test_losses_are_those_of_probabilities(small: None) -> None:
@@ -269,6 +307,49 @@ def test_after_n_minibatches_each_has_half_as_many_steps(small: None) -> None:
 
     counts = [{int(s["step"]) for s in o.state.values()} for o in model.made]
     assert counts == [{4}, {3}]
+
+
+@pytest.mark.parametrize(("minibatches", "epochs"), [(4, 1), (5, 2), (1, 2)])
+def test_an_epoch_s_losses_are_means_over_their_own_minibatches(
+    minibatches: int, epochs: int, small: None
+) -> None:
+    """Of an odd number, too, whoever begins; each epoch of one minibatch has one player's."""
+    model = ready()
+    said: list[dict[str, float]] = []
+    losses: list[dict[str, float]] = []
+    for player in ("generator", "discriminator"):
+
+        def kept(*given: torch.Tensor, player: str = player) -> torch.Tensor:
+            loss = getattr(DCGAN, f"{player}_loss")(model, *given)
+            losses.append({f"train/loss_{player}": loss.item()})
+            return loss
+
+        setattr(model, f"{player}_loss", kept)
+
+    class Listening(pl.Callback):
+        def on_train_batch_end(self, trainer, model, outputs, batch, index) -> None:
+            said.append({name: value.item() for name, value in outputs.items()})
+
+    batches = torch.utils.data.DataLoader(colours(4 * minibatches), batch_size=4)
+    fits = trainer(epochs)
+    fits.callbacks.append(Listening())
+    fits.fit(model, batches)
+
+    turns = ["generator", "discriminator"] * epochs * minibatches
+    assert [list(loss) for loss in losses] == [
+        [f"train/loss_{player}"] for player in turns[: epochs * minibatches]
+    ]
+    for at in range(0, epochs * minibatches, minibatches):
+        epoch, own = said[at : at + minibatches], losses[at : at + minibatches]
+        for name in {name for loss in own for name in loss}:
+            found = sum(step[name] for step in epoch) / minibatches
+            values = [loss[name] for loss in own if name in loss]
+            assert found == pytest.approx(sum(values) / len(values), rel=1e-6)
+        if minibatches == 1:
+            assert epoch[0].keys() == own[0].keys()
+        if minibatches % 2 == 0:  # to the bit
+            for step, loss in zip(epoch, own, strict=True):
+                assert {k: v for k, v in step.items() if v} == {k: 2 * v for k, v in loss.items()}
 
 
 def test_every_minibatch_has_a_fresh_z(small: None) -> None:
@@ -346,7 +427,7 @@ def test_lr_falls_linearly_after_the_constant_epochs() -> None:
 
 @pytest.mark.parametrize("decay", [(5, 5), (6, 5), (-1, 5)])
 def test_a_decay_that_is_none_is_refused_before_the_training(decay: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"decay_epochs=\[.*use \[first, last\]"):
+    with pytest.raises(MisconfigurationException, match=r"decay_epochs=\[.*use \[first, last\]"):
         ready(decay_epochs=decay).on_fit_start()
 
 
@@ -418,8 +499,10 @@ def test_pictures_of_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: x.shape for name, x in found.items()} == {
         "digits": (10, 10, 1, 28, 28),
         "interpolations": (10, 10, 1, 28, 28),
+        "arithmetic": (5, 10, 1, 28, 28),
+        "interpolations_lean": (10, 10, 1, 28, 28),
     }
-    (z, columns), (way, rows) = seen
+    (z, columns), (way, rows), *_ = seen
     z, way = (points[:100].unflatten(0, (10, 10)) for points in (z, way))
     assert len(seen[0][0]) == 128
     assert torch.equal(z, z[:, :1].expand_as(z))
@@ -531,6 +614,52 @@ def test_the_test_s_error_is_that_of_what_is_kept(small: None) -> None:
     assert ours is model.discriminator
     assert not equal(weights(ours)[:1], weights(untrained)[:1])
 
+    before = model.classifiers[""].svms.weights
+    fits = trainer()
+    fits.fit(model, datamodule=data)  # what was learned of other weights is not said of these
+    fits.predict(model, datamodule=data)
+    assert not np.array_equal(model.classifiers[""].svms.weights, before)
+
+
+def test_each_seed_has_a_control_of_its_own(small: None) -> None:
+    """And the same one when its run is resumed, whatever was drawn since it was built."""
+    pytest.importorskip("sklearn")
+    data, controls = Toy(batch_size=30), []
+    for seed, drawn in ((1, 0), (1, 5), (2, 0)):
+        torch.manual_seed(seed)  # as the harness does
+        model = FeatureDCGAN(per_class=5, validation=100, draws=1, trials=1)
+        first = weights(model.generator)
+        torch.manual_seed(1000 + drawn)
+        trainer().predict(model, datamodule=data)
+        controls.append(weights(model.classifiers["_random_features"].network))
+        torch.manual_seed(seed)
+        assert equal(weights(DCGAN("svhn", "normal").generator), first)  # draws nothing itself
+
+    assert equal(controls[0], controls[1])
+    assert not equal(controls[0], controls[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "images", "said"),
+    [
+        (partial(DCGAN, "64"), colours(4), "of 3 x 64 x 64 numbers, the data's have 3 x 32 x 32"),
+        (partial(DCGAN, "svhn"), colours(4)[:, :1], "have 1 x 32 x 32.*choose another arch"),
+        (ConditionalDCGAN, colours(4), "of 1 x 28 x 28 numbers.*Give images of that size.$"),
+    ],
+)
+def test_images_of_another_size_are_told_before_the_training(
+    kind: partial, images: torch.Tensor, said: str, small: None
+) -> None:
+    model = kind()
+    batches = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(images, torch.arange(4)), batch_size=4
+    )
+
+    with pytest.raises(MisconfigurationException, match=said):
+        trainer().fit(model, batches)
+
+    assert model.minibatches == 0
+
 
 @pytest.mark.parametrize(
     ("changes", "said"),
@@ -612,6 +741,21 @@ def test_predictions_can_be_had_without_a_test(tiny: Path) -> None:
     assert kept["predicted"].shape == (250, 1)
 
 
+def test_predictions_are_of_the_weights_of_now(tiny: Path) -> None:
+    model = ready(ConditionalDCGAN, samples=(60,), decay_epochs=None, lr=0.01)
+    data = LabelledMNIST(batch_size=100, validation=100, limit=250)
+    trainer().test(model, datamodule=data, verbose=False)
+    before = torch.cat(list(model.predicted))
+
+    fits = trainer()
+    fits.fit(model, datamodule=data)
+    kept = arrays(fits.predict(model, datamodule=data))
+
+    x = torch.cat([x for x, _ in data.test_dataloader()])
+    assert np.array_equal(kept["predicted"], model.nearest_labels(x, [60]).numpy())
+    assert not np.array_equal(kept["predicted"], before.numpy())
+
+
 # --- several processes
 
 
@@ -630,6 +774,85 @@ def test_two_processes_take_the_step_of_one(small: None) -> None:
     for a, b, c in zip(alone, one, other, strict=True):
         torch.testing.assert_close(b, c, rtol=0, atol=0)
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+# --- whole runs
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny SVHN, a tiny CIFAR-10 and a folder of images of 64 x 64."""
+    rng = np.random.default_rng(0)
+    shipped = Path(files.__file__).parents[2] / "data/manifest.yaml"
+    manifest = yaml.safe_load(shipped.read_text())
+    records = rng.integers(0, 256, (6, 56, 3073), dtype=np.uint8)
+    records[:, :, 0] = np.arange(56) % 10
+    cifar.write(tmp_path, records)
+    cifar.describe(manifest["cifar10"]["editions"][0], tmp_path)
+    for folder in ("svhn", "bedrooms"):
+        (tmp_path / folder).mkdir()
+    for part, n in (("train", 280), ("test", 60)):
+        x, y = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8), np.arange(n) % 10 + 1
+        path = tmp_path / f"svhn/{part}_32x32.mat"
+        savemat(path, {"X": x, "y": y.astype(np.uint8)[:, None]})
+        described = {"size": path.stat().st_size,
+                     "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
+        manifest["svhn"]["editions"][0]["files"][path.name] = described
+    for i in range(40):
+        image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        image.save(tmp_path / f"bedrooms/{i:02d}.png")
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    for name, value in {"MANIFEST": "manifest.yaml", "DATA": "", "CACHE": "cache"}.items():
+        monkeypatch.setenv(f"LIT_GEN_{name}", str(tmp_path / value))
+    monkeypatch.setenv("LIT_GEN_OFFLINE", "1")
+    return tmp_path
+
+
+def smoke(name: str, **data: object) -> Run:
+    spec = find(name)
+    changes = {"data": {"init_args": data}} if data else {}
+    return Run(
+        spec, spec.default_setting, spec.default_protocol, spec.seeds[0], changes, smoke=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "drawn"),
+    [
+        ("dcgan_svhn", {}, 2),
+        ("dcgan_cifar10", {}, 2),
+        ("dcgan_bedrooms", {"folder": "bedrooms"}, None),
+    ],
+)
+def test_a_reproduction_runs_to_its_end(
+    name: str, data: dict, drawn: int | None, small: None, pictures: Path
+) -> None:
+    """Networks are small; all else is as its YAML says."""
+    pytest.importorskip("sklearn")
+
+    record = execute(smoke(name, **data), pictures / "runs", "cpu", 1)
+
+    assert record.status == "finished", record.error
+    losses = {f"train/loss_{player}" for player in ("generator", "discriminator")}
+    assert losses <= record.result["curve"].keys()
+    found = {path.name for path in pictures.glob("runs/*/*/**/*.png")}
+    assert {"samples.png", "interpolations.png", "nearest.png"} <= found
+    assert ("test/error_percent_random_features" in record.result["metrics"]) == bool(drawn)
+    if drawn:
+        (kept,) = pictures.glob(f"runs/*/*/{PREDICTIONS}")
+        assert np.load(kept)["predicted"].shape[1] == drawn
+
+
+def test_a_folder_of_other_images_is_the_user_s_mistake(small: None, pictures: Path) -> None:
+    run = smoke("dcgan_bedrooms", folder="bedrooms", size=32)
+    for path in (pictures / "bedrooms").iterdir():
+        with Image.open(path) as image:
+            image.resize((32, 32)).save(path)
+
+    with pytest.raises(UserError, match=r"3 x 64 x 64 numbers.*--data\.size 64"):
+        execute(run, pictures / "runs", "cpu", 1)
+
+    assert not list(pictures.glob("runs/*/*/record.json"))
 
 
 # --- what is said of the paper's claims
