@@ -2,23 +2,27 @@
 
     tox -e bolts [-- --rounds 3 --threads 1 --device cuda]
 
-It needs an environment of its own, with pytorch-lightning 1.9; tox.ini has it. Of lit_gen it uses
-only what finds MNIST. For each model there are three contenders:
+It needs an environment of its own, with pytorch-lightning 1.9; tox.ini has it. For each model there
+are three contenders:
 
     bare        a tight PyTorch loop on images that lie in memory, transformed beforehand
     dataloader  that loop on torchvision's MNIST and transforms, through a DataLoader
     bolts       bolts' module in the Trainer of pytorch-lightning 1.9, with its default logger and
                 progress bar, on that DataLoader
 
+and for DCGAN a fourth:
+
+    suite       lit_gen's `AlternatingGAN` of bolts' networks in that Trainer, without logger and
+                progress bar, on images in memory. A minibatch updates one player, so a step is two
+                minibatches here, of the same images
+
 Networks, optimizers and batches are bolts' own: DCGAN on 64 x 64 images in batches of 64, the VAE
 with its smallest encoder, ResNet-18, on 32 x 32 RGB images in batches of 32, the size of its
-DataModules. Timed are the steps inside an epoch, without what bolts does at its ends. First both
+DataModules. Timed are the steps inside an epoch, without what bolts does at its ends. First all
 sides train three batches from the same weights and the same noise, and must end with equal weights.
 
-The VAE's loss on test images, as bolts logs it, stands beside the bare loop's.
-
-lit_gen has neither model yet, nor a metric that applies to them. When it has, its turn is one more
-entry of TURNS.
+The VAE's loss on test images, as bolts logs it, stands beside the bare loop's. lit_gen has no VAE
+of a ResNet.
 """
 
 import argparse
@@ -29,7 +33,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +125,41 @@ class DCGAN:
         optimizers[1].step()
         discriminator.requires_grad_(True)
 
+    @staticmethod
+    def suite(model: nn.Module) -> Any:
+        """lit_gen's training of the same networks."""
+        from lit_gen.papers.dcgan import AlternatingGAN
+
+        generator, discriminator = Images(model.generator), Logits(model.discriminator)
+        gan = AlternatingGAN(generator, discriminator, latent_dim=100, gaussian=True)
+        gan.save_hyperparameters({"lr": 2e-4, "weight_decay": 0.0, "decay_epochs": None})
+        gan.minibatches = 1  # bolts' discriminator comes first
+        return gan
+
     loss = None  # nothing that is logged on a test set
+
+
+class Images(nn.Module):
+    """bolts' generator on flat latents, (n, 100)."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.generator(z[..., None, None])
+
+
+class Logits(nn.Module):
+    """bolts' discriminator without the sigmoid that it ends in, -> logits (n,)."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        *blocks, last = discriminator.disc
+        self.layers = nn.Sequential(*blocks, last[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).flatten()
 
 
 class VAE:
@@ -148,6 +186,8 @@ class VAE:
     @staticmethod
     def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adam(model.parameters(), lr=1e-4)]
+
+    suite = None
 
     @staticmethod
     def loss(model: nn.Module, x: Tensor) -> Tensor:
@@ -242,10 +282,6 @@ def dataloader(case: Any, options: argparse.Namespace) -> measure.Turn:
 def bolts(case: Any, options: argparse.Namespace) -> measure.Turn:
     import pytorch_lightning as pl
 
-    class Clock(pl.Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
-            times.append(measure.now(options.device))
-
     times: list[tuple[float, float]] = []
     with mnist(case) as data, tempfile.TemporaryDirectory() as folder, quiet():
         feed = loader(case, data, options)
@@ -254,10 +290,62 @@ def bolts(case: Any, options: argparse.Namespace) -> measure.Turn:
             devices=1,
             max_epochs=1,
             default_root_dir=folder,
-            callbacks=[Clock()],
+            callbacks=[clock(times, options)],
         )
         trainer.fit(case.make(), feed)
     return measure.per_step(times[options.warm_up - 1], times[-1], options.steps)
+
+
+class Twice:
+    """Every batch two times in a row: one for each player."""
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return 2 * len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (x for batch in self.batches for x in (batch, batch))
+
+
+def suite(case: Any, options: argparse.Namespace) -> measure.Turn:
+    times: list[tuple[float, float]] = []
+    with mnist(case) as data:
+        n = (options.warm_up + options.steps) * case.batch
+        pixels = in_memory(case, data, n, options.device)
+    model = case.suite(case.make().to(options.device))
+    train_suite(model, [*batches(case, pixels)], options, clock(times, options))
+    return measure.per_step(times[2 * options.warm_up - 1], times[-1], options.steps)
+
+
+def train_suite(
+    model: Any, feed: Sequence[Tensor], options: argparse.Namespace, *callbacks: Any
+) -> None:
+    import pytorch_lightning as pl
+
+    trainer = pl.Trainer(
+        accelerator=accelerator(options),
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*callbacks],
+    )
+    trainer.fit(model, Twice(feed))
+
+
+def clock(times: list[tuple[float, float]], options: argparse.Namespace) -> Any:
+    """Notes when each batch has ended."""
+    import pytorch_lightning as pl
+
+    class Clock(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            times.append(measure.now(options.device))
+
+    return Clock()
 
 
 def check(case: Any, options: argparse.Namespace) -> measure.Turn:
@@ -270,17 +358,22 @@ def check(case: Any, options: argparse.Namespace) -> measure.Turn:
     torch.set_default_dtype(torch.float64)  # ToTensor and bolts' noise follow it
 
     class SameNoise(pl.Callback):
+        def __init__(self, parts: int = 1) -> None:
+            self.parts = parts
+
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
-            torch.manual_seed(i)
+            if i % self.parts == 0:
+                torch.manual_seed(i // self.parts)
 
         def on_validation_batch_start(self, *_: Any) -> None:
             torch.manual_seed(0)
 
     pl.seed_everything(1)
     theirs = case.make().to(options.device)
-    ours = case.make().to(options.device)
+    ours, suites = (case.make().to(options.device) for _ in range(2))
     start = {name: v.clone() for name, v in theirs.state_dict().items()}
     ours.load_state_dict(start)
+    suites.load_state_dict(start)
     n = CHECKED * case.batch
     with mnist(case) as data, tempfile.TemporaryDirectory() as folder, quiet():
         pixels = in_memory(case, data, n, options.device)
@@ -298,11 +391,13 @@ def check(case: Any, options: argparse.Namespace) -> measure.Turn:
         )
         trainer.fit(theirs, DataLoader(Subset(data, range(n)), batch_size=case.batch))
         theirs.to(options.device)
-        apart, moved = (
-            math.sqrt(sum((a[k] - b[k]).square().sum().item() for k in start))
-            for a, b in ((theirs.state_dict(), ours.state_dict()), (theirs.state_dict(), start))
-        )
-        found = {"apart": apart / moved}
+        trained = [theirs]
+        if case.suite:
+            x = [case.floats(x) for x in pixels.split(case.batch)]
+            train_suite(case.suite(suites), x, options, SameNoise(parts=2))
+            trained.append(suites.to(options.device))
+        moved = distance(ours.state_dict(), start)
+        found = {"apart": max(distance(m.state_dict(), ours.state_dict()) for m in trained) / moved}
         if case.loss:
             with mnist(case, "t10k") as test, torch.no_grad():
                 some = DataLoader(Subset(test, range(case.batch)), batch_size=case.batch)
@@ -312,6 +407,10 @@ def check(case: Any, options: argparse.Namespace) -> measure.Turn:
                 loss = case.loss(ours.eval(), case.floats(x)).item()
             found["test_loss"] = {"bolts": logged["val_loss"], "bare": loss}
     return found
+
+
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return math.sqrt(sum((a[k] - b[k]).square().sum().item() for k in b))
 
 
 def accelerator(options: argparse.Namespace) -> str:
@@ -328,7 +427,8 @@ def quiet() -> Iterator[None]:
 TURNS = {
     f"{name}.{turn.__name__}": partial(turn, case)
     for name, case in MODELS.items()
-    for turn in (bare, dataloader, bolts, check)
+    for turn in (bare, dataloader, bolts, suite, check)
+    if turn is not suite or case.suite
 }
 
 
@@ -349,8 +449,8 @@ def main() -> None:
         [checked] = measure.take_turns(__file__, [f"{name}.check"], 1)[f"{name}.check"]
         if not checked["apart"] < TOLERANCE:
             raise SystemExit(
-                f"{name}: bolts and the bare loop do not train alike: after {CHECKED} batches "
-                f"their weights lie apart by {checked['apart']:.2g} of the way that they came, "
+                f"{name}: contenders do not train alike: after {CHECKED} batches weights lie "
+                f"apart from the bare loop's by {checked['apart']:.2g} of the way that they came, "
                 f"more than {TOLERANCE}."
             )
         names = [turn for turn in TURNS if turn.startswith(f"{name}.") and "check" not in turn]

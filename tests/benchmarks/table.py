@@ -23,6 +23,7 @@ BOLTS = {
     "bare": "bare PyTorch loop",
     "dataloader": "bare loop on a DataLoader",
     "bolts": "lightning-bolts 0.7",
+    "suite": "lit_gen in that Trainer",
 }
 GAIL = {
     "suite": "lit_gen in a bare Trainer",
@@ -50,7 +51,6 @@ def text() -> str:
     ]
     for name, of in bolts["models"].items():
         lines += rows(TITLES[name], of["contenders"], BOLTS)
-        lines.append("| | `reproduce` | not built yet | | | | |")
     apart = " and ".join(f"{m['check']['apart']:.1g} ({n})" for n, m in bolts["models"].items())
     losses = " and ".join(f"{v:.4f}" for v in bolts["models"]["vae"]["check"]["test_loss"].values())
     paragraphs = [
