@@ -13,7 +13,8 @@ from lit_gen.harness.verdicts import certificate
 
 
 def rescored(spec: Spec, record: Record, folder: Path | None) -> tuple[Record, list[str]]:
-    """The record with its metrics as today's classes compute them, and a sentence for each change.
+    """The record with its metrics as today's classes compute them, and with the reason for numbers
+    that no run can have; and a sentence for each change.
 
     What the training's own test gave stays in `result.rescored`, a list of {metric, was, was_id,
     now, id}. A record that is as it should be comes back equal.
@@ -43,10 +44,25 @@ def rescored(spec: Spec, record: Record, folder: Path | None) -> tuple[Record, l
         history.append(change)
         moved = f"{was:.10g} -> {now:.10g}" if was != now else f"{now:.10g}, as before"
         said.append(f"{name} {moved} ({was_id or 'no id'} -> {tested.id})")
-    if history == record.result.get("rescored", []):
-        return record, said
-    result = record.result | {"metrics": metrics, "metric_ids": ids, "rescored": history}
-    return replace(record, result=result), said
+    new = record
+    if history != record.result.get("rescored", []):
+        result = record.result | {"metrics": metrics, "metric_ids": ids, "rescored": history}
+        new = replace(new, result=result)
+    known = record.provenance.get("not_beside", {})
+    if lacking := {k: v for k, v in never(spec).items() if k not in metrics and k not in known}:
+        new = replace(new, provenance=new.provenance | {"not_beside": known | lacking})
+        said += [f"{name} is not measured: {why}" for name, why in lacking.items()]
+    return new, said
+
+
+def never(spec: Spec) -> dict[str, str]:
+    """Numbers that no run of this reproduction has, and why: of claims that came after a run, too.
+
+    Raises:
+        UserError: a metric cannot be made.
+    """
+    made = (certificate.metric(spec, name) for name in spec.metrics)
+    return {name: m.why for m in made if getattr(m, "never", False) for name in m.names}
 
 
 def rescore(

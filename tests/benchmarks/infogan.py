@@ -8,7 +8,8 @@ All train the same model on the same random images, Adam included:
     channels_last   weights and images that lie channels last
     compiled        the losses compiled (only with --compile, which takes minutes)
 
-They take turns, each in a process of its own. A reproduction has 5,000 iterations.
+They take turns, each in a process of its own. A reproduction has 5,000 iterations. README's table
+has what --threads 2 --compile gives on a CPU.
 """
 
 import argparse
@@ -72,10 +73,10 @@ def main() -> None:
             f"({minutes[1]:.1f} of CPU time)"
         )
     if options.write:
-        packages = ("lit-gen", "torch")
+        packages = ("torch", "pytorch-lightning")
         facts = {
             "machine": measure.machine(options.device, options.threads, packages),
-            "options": {"rounds": options.rounds},
+            "options": {"rounds": options.rounds, "steps": STEPS},
             "batch": BATCH,
             "contenders": found,
         }

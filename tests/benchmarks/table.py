@@ -64,6 +64,7 @@ def text() -> str:
         f"the way that they came, and with {losses} as losses on test images.",
     ]
     paragraphs.append(inception(measure.read("inception")))
+    paragraphs.append(infogan(measure.read("infogan_cpu")))
     wrapped = [textwrap.fill(p, 104, break_on_hyphens=False) for p in paragraphs]
     parts = ["\n".join(lines), *wrapped, *control(measure.read("gail"))]
     return "\n\n".join(parts) + "\n"
@@ -79,6 +80,20 @@ def inception(facts: dict[str, Any]) -> str:
         f"and features that agree to {facts['apart']:.0e} of the largest ({options['rounds']} "
         f"rounds of {options['images']} images, {machine['processor']}, {machine['threads']} "
         f"thread, torch-fidelity {machine['packages']['torch-fidelity']}, {facts['date']})."
+    )
+
+
+def infogan(facts: dict[str, Any]) -> str:
+    """How long InfoGAN's training on MNIST takes, and what other ways of writing it would."""
+    whole, *others = facts["contenders"].items()
+    ms = whole[1]["ms"]["median"]
+    ways = " and ".join(
+        f"{with_range(of['ratio'], '.2f')} ({name.replace('_', ' ')})" for name, of in others
+    )
+    return (
+        f"InfoGAN on MNIST: {ms:.0f} ms an iteration, which updates both players on 128 images, or "
+        f"{ms * 5000 / 60e3:.0f} minutes for all 5,000; of this time it takes {ways} "
+        f"({conditions(facts)})."
     )
 
 

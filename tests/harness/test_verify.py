@@ -1,6 +1,7 @@
 """What follows from a record is derived again; what does not is said; what moved is rescored."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from lit_gen.harness import predictions, store, verify
 from lit_gen.harness import record as records
 from lit_gen.harness.cli import main
 from lit_gen.harness.record import PREDICTIONS, RECORD, Record
+from lit_gen.harness.rescore import rescored
 from lit_gen.harness.spec import digest, find
 from lit_gen.metrics.classification import Errors
 
@@ -182,6 +184,20 @@ def test_rescoring_adds_ids_once_and_keeps_what_the_training_said(
     }
     assert result["rescored"] == [change]
     assert call("check") == 0
+
+
+def test_a_claim_that_came_after_a_run_gets_its_reason(kept: list[Path]) -> None:
+    record, spec = records.read(kept[0]), find(NAME)
+    why = {"class_path": "lit_gen.metrics.unmeasured.Unmeasured",
+           "init_args": {"metric": "seen/factors", "why": "people count them"}}  # fmt: skip
+    more = replace(spec, metrics={"factors": why})
+
+    new, said = rescored(more, record, None)
+
+    assert said == ["seen/factors is not measured: people count them"]
+    assert new.provenance["not_beside"] == {"seen/factors": "people count them"}
+    assert new.result == record.result
+    assert rescored(more, new, None) == (new, [])
 
 
 def test_a_new_version_of_a_metric_moves_all_records(

@@ -261,7 +261,7 @@ def judge(
         if without := [why for r in finished if (why := unmeasured(claim, r))]:
             # nothing is said of the others: what could not be measured may have been worse
             said = f"no number of {plural(len(without), 'finished run')}: {without[0]}"
-            sentence = f"{said}{_casualties(counts)}"
+            sentence = f"inconclusive: {said}{_casualties(counts)}"
             return Verdict(**common, status="inconclusive", sentence=sentence)
         values = {str(r.key): select(r, claim) for r in finished}
         units = list(_by_data_seed(finished, list(values.values())).values())
