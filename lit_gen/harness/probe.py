@@ -13,7 +13,7 @@ that computes something else does not.
 Processors round differently, and rounding grows: in float32 the first loss of
 improved_gan_mnist_semisup was 6e-4 of itself away on another processor, since Adam's first step has
 the sign of a gradient however small that is. So the probe trains in float64. Between instruction
-sets (AVX2 and SSE 4.2) 30 steps of it, and all of VAEs and flows, then agree to 4e-9. The losses of
+sets (AVX2 and SSE 4.2) 30 steps of it then agree to 4e-9, and flows' in all digits. The losses of
 an epoch's worth of steps are held as tightly as data and learning rates, later ones and what the
 trained model says to a thousandth. Data that follow the model (`data.follows_model`), as what its
 policy plays, are held as losses are. One other action, and the rest of an episode is another: of
