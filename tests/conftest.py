@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import manifests
 import numpy as np
 import pytest
 import yaml
@@ -56,7 +57,7 @@ def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, content in contents.items():
         (folder / "mnist" / f"{name}.gz").write_bytes(gzip.compress(content))
         files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = yaml.safe_load(Path(__file__).parents[1].joinpath("data/manifest.yaml").read_text())
+    manifest = manifests.shipped()
     entry = next(iter(manifest.values())) if "mnist" not in manifest else manifest["mnist"]
     edition = entry["editions"][0]
     edition["files"], edition["mirrors"] = files, []

@@ -1,15 +1,16 @@
 """CIFAR-10, SVHN and MNIST's images with a few labels, from files of the official formats."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import cifar
+import manifests
 import numpy as np
 import pytest
+import svhn
 import torch
 import yaml
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from lit_gen.datamodules import files
 from lit_gen.datamodules.few_labels import (
@@ -23,32 +24,16 @@ from lit_gen.datamodules.images import FewLabels, SemiSupervisedMNIST
 RNG = np.random.default_rng(3)
 RECORDS = RNG.integers(0, 256, (6, 40, 3073), dtype=np.uint8)  # five training files and the test's
 RECORDS[:, :, 0] = np.arange(40) % 10
-DIGITS = {"train": 130, "test": 33}
-
-
-def digits(n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """As in SVHN's files: (32, 32, 3, N), and labels from 1 to 10, (N, 1)."""
-    x = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
-    return {"X": x, "y": (1 + np.arange(n) % 10).astype(np.uint8)[:, None]}
 
 
 @pytest.fixture
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of a tiny CIFAR-10 and a tiny SVHN, which the manifest describes."""
-    shipped = Path(files.__file__).parents[2] / "data/manifest.yaml"
-    manifest = yaml.safe_load(shipped.read_text())
+    manifest = manifests.shipped()
     cifar.write(tmp_path, RECORDS)
     cifar.describe(manifest["cifar10"]["editions"][0], tmp_path)
-    (tmp_path / "svhn").mkdir()
-    for seed, (part, n) in enumerate(DIGITS.items()):
-        path = tmp_path / f"svhn/{part}_32x32.mat"
-        savemat(path, digits(n, seed), do_compression=True)
-        content = path.read_bytes()
-        described = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["svhn"]["editions"][0]["files"][path.name] = described
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    monkeypatch.setenv("LIT_GEN_MANIFEST", str(tmp_path / "manifest.yaml"))
-    monkeypatch.setenv("LIT_GEN_DATA", str(tmp_path))
+    svhn.write(tmp_path, manifest["svhn"]["editions"][0], train=130, test=33)
+    manifests.use(manifest, tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -63,7 +48,7 @@ def cifar10(**changes: object) -> SemiSupervisedCIFAR10:
     return ready(SemiSupervisedCIFAR10(**usual | changes))
 
 
-def svhn(**changes: object) -> SemiSupervisedSVHN:
+def house_numbers(**changes: object) -> SemiSupervisedSVHN:
     usual = {"labels": 20, "batch_size": 10, "validation": 30}
     return ready(SemiSupervisedSVHN(**usual | changes))
 
@@ -93,11 +78,11 @@ def test_copies_of_cifar_in_another_order_have_the_same_labelled_images(sets: Pa
 
 
 def test_svhn_s_images_are_turned_and_its_ten_is_a_nought(sets: Path) -> None:
-    data, raw = svhn(), digits(33, 1)
+    data, raw = house_numbers(), loadmat(sets / "svhn/test_32x32.mat")
 
     ((x, y),) = data.test_dataloader()
 
-    assert y.tolist() == [(1 + i % 10) % 10 for i in range(33)]
+    assert y.tolist() == [i % 10 for i in range(33)]
     expected = torch.from_numpy(raw["X"].transpose(3, 2, 0, 1).copy()).float() / 127.5 - 1
     torch.testing.assert_close(x, expected)
 
@@ -115,7 +100,7 @@ def test_mnist_s_images_have_places_and_are_scaled_for_a_tanh(tiny: Path) -> Non
     assert torch.equal(data.images("test"), flat.images("test"))
 
 
-@pytest.mark.parametrize("make", [cifar10, svhn])
+@pytest.mark.parametrize("make", [cifar10, house_numbers])
 def test_all_images_can_be_had_as_they_are(make, sets: Path) -> None:
     data = make()
 
@@ -129,7 +114,7 @@ def test_all_images_can_be_had_as_they_are(make, sets: Path) -> None:
     assert len(data.targets("train")) == len(train)
 
 
-@pytest.mark.parametrize("make", [cifar10, svhn])
+@pytest.mark.parametrize("make", [cifar10, house_numbers])
 def test_a_batch_has_labelled_and_two_kinds_of_unlabelled_images(make, sets: Path) -> None:
     data = make()
     batches = list(data.train_dataloader())
@@ -146,7 +131,7 @@ def test_a_batch_has_labelled_and_two_kinds_of_unlabelled_images(make, sets: Pat
     assert not torch.equal(batches[0][2], batches[0][3])
 
 
-@pytest.mark.parametrize("make", [cifar10, svhn])
+@pytest.mark.parametrize("make", [cifar10, house_numbers])
 def test_it_initialises_on_the_first_epoch_s_labelled_images(make, sets: Path) -> None:
     data = make()
 
@@ -169,7 +154,7 @@ def test_processes_share_what_it_initialises_on(sets: Path) -> None:
 
 
 def test_an_epoch_goes_on_where_it_was(sets: Path) -> None:
-    data, other = svhn(), svhn()
+    data, other = house_numbers(), house_numbers()
     batches = iter(data.train_dataloader())
     for _ in range(4):
         next(batches)

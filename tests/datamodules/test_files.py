@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import manifests
 import numpy as np
 import pytest
 import yaml
@@ -40,7 +41,7 @@ from lit_gen.datamodules.files import (
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8)  # noise: gzip cannot shrink it
 LABELS = RNG.integers(0, 10, 40, dtype=np.uint8)
-MANIFEST = Path(__file__).parents[2] / "data/manifest.yaml"
+MANIFEST = manifests.SHIPPED
 FIRST = 5  # the package lacks the first 5 examples
 DEVIATION = "35 of 40 images."
 

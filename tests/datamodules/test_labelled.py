@@ -1,14 +1,13 @@
 """MNIST, CIFAR-10 and SVHN with all their labels: pairs stay pairs, in an order to go on from."""
 
-import hashlib
 from pathlib import Path
 
 import cifar
+import manifests
 import numpy as np
 import pytest
+import svhn
 import torch
-import yaml
-from scipy.io import savemat
 
 from lit_gen.datamodules import files
 from lit_gen.datamodules.labelled import Labelled, LabelledCIFAR10, LabelledMNIST, LabelledSVHN
@@ -19,24 +18,13 @@ from lit_gen.datamodules.unlabeled import MNIST
 def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny CIFAR-10 and a tiny SVHN; an image's first pixel is its class."""
     rng = np.random.default_rng(3)
-    shipped = Path(files.__file__).parents[2] / "data/manifest.yaml"
-    manifest = yaml.safe_load(shipped.read_text())
+    manifest = manifests.shipped()
     records = rng.integers(0, 256, (6, 40, 3073), dtype=np.uint8)
     records[:, :, 0] = records[:, :, 1] = np.arange(40) % 10
     cifar.write(tmp_path, records)
     cifar.describe(manifest["cifar10"]["editions"][0], tmp_path)
-    (tmp_path / "svhn").mkdir()
-    for part, n in (("train", 70), ("test", 30)):
-        x = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
-        x[0, 0, 0] = np.arange(n) % 10
-        path = tmp_path / f"svhn/{part}_32x32.mat"
-        savemat(path, {"X": x, "y": ((np.arange(n) - 1) % 10 + 1).astype(np.uint8)[:, None]})
-        content = path.read_bytes()
-        described = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["svhn"]["editions"][0]["files"][path.name] = described
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    monkeypatch.setenv("LIT_GEN_MANIFEST", str(tmp_path / "manifest.yaml"))
-    monkeypatch.setenv("LIT_GEN_DATA", str(tmp_path))
+    svhn.write(tmp_path, manifest["svhn"]["editions"][0], train=70, test=30)
+    manifests.use(manifest, tmp_path, monkeypatch)
 
 
 def ready(data: Labelled) -> Labelled:

@@ -1,12 +1,12 @@
 """Images of likelihood models: what is drawn, what is fixed, and going on from any position."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import cifar
+import manifests
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -33,14 +33,12 @@ def sets(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     listed = manifest["binarized_mnist"]["editions"][0]["files"]
     for part, rows in STATIC.items():
         text = "".join(" ".join(map(str, row)) + "\n" for row in rows.tolist()).encode()
-        (folder / f"binarized_mnist/binarized_mnist_{part}.amat").write_bytes(text)
-        new = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-        listed[f"binarized_mnist_{part}.amat"] = new
+        path = folder / f"binarized_mnist/binarized_mnist_{part}.amat"
+        path.write_bytes(text)
+        listed[path.name] = manifests.described(path)
     cifar.write(folder, RECORDS)
     cifar.describe(manifest["cifar10"]["editions"][0], folder)
-    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    monkeypatch.setenv("LIT_GEN_MANIFEST", str(folder / "manifest.yaml"))
-    monkeypatch.setenv("LIT_GEN_DATA", str(folder))
+    manifests.use(manifest, folder, monkeypatch)
     return folder
 
 

@@ -1,21 +1,20 @@
 """DCGAN: its networks, whose turn it is, frozen statistics, and digits as a training set."""
 
-import hashlib
 import math
 from functools import partial
 from pathlib import Path
 
 import cifar
+import manifests
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import svhn
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image
 from processes import run_in, two_steps
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from scipy.io import savemat
 from torch import nn
 
 from lit_gen.datamodules import files
@@ -783,27 +782,18 @@ def test_two_processes_take_the_step_of_one(small: None) -> None:
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny SVHN, a tiny CIFAR-10 and a folder of images of 64 x 64."""
     rng = np.random.default_rng(0)
-    shipped = Path(files.__file__).parents[2] / "data/manifest.yaml"
-    manifest = yaml.safe_load(shipped.read_text())
+    manifest = manifests.shipped()
     records = rng.integers(0, 256, (6, 56, 3073), dtype=np.uint8)
     records[:, :, 0] = np.arange(56) % 10
     cifar.write(tmp_path, records)
     cifar.describe(manifest["cifar10"]["editions"][0], tmp_path)
-    for folder in ("svhn", "bedrooms"):
-        (tmp_path / folder).mkdir()
-    for part, n in (("train", 280), ("test", 60)):
-        x, y = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8), np.arange(n) % 10 + 1
-        path = tmp_path / f"svhn/{part}_32x32.mat"
-        savemat(path, {"X": x, "y": y.astype(np.uint8)[:, None]})
-        described = {"size": path.stat().st_size,
-                     "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
-        manifest["svhn"]["editions"][0]["files"][path.name] = described
+    svhn.write(tmp_path, manifest["svhn"]["editions"][0], train=280, test=60)
+    (tmp_path / "bedrooms").mkdir()
     for i in range(40):
         image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
         image.save(tmp_path / f"bedrooms/{i:02d}.png")
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    for name, value in {"MANIFEST": "manifest.yaml", "DATA": "", "CACHE": "cache"}.items():
-        monkeypatch.setenv(f"LIT_GEN_{name}", str(tmp_path / value))
+    manifests.use(manifest, tmp_path, monkeypatch)
+    monkeypatch.setenv("LIT_GEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LIT_GEN_OFFLINE", "1")
     return tmp_path
 

@@ -1,16 +1,14 @@
 """InfoGAN on images of a folder, and on SVHN: from files to a record with its pictures."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import manifests
 import numpy as np
 import pytest
-import yaml
+import svhn
 from PIL import Image
-from scipy.io import savemat
 
-from lit_gen.datamodules import files
 from lit_gen.harness.cli import main
 from lit_gen.harness.run import Run, execute
 from lit_gen.harness.spec import find
@@ -40,23 +38,6 @@ def write_images(folder: Path, size: int, channels: int) -> Path:
     return folder
 
 
-def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny SVHN as this process's data."""
-    shipped = Path(files.__file__).parents[2] / "data/manifest.yaml"
-    manifest = yaml.safe_load(shipped.read_text())
-    (root / "svhn").mkdir()
-    for part in ("train", "test"):
-        x = RNG.integers(0, 256, (32, 32, 3, 14), dtype=np.uint8)
-        path = root / f"svhn/{part}_32x32.mat"
-        savemat(path, {"X": x, "y": (np.arange(14) % 10 + 1).astype(np.uint8)[:, None]})
-        content = path.read_bytes()
-        described = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["svhn"]["editions"][0]["files"][path.name] = described
-    (root / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    monkeypatch.setenv("LIT_GEN_MANIFEST", str(root / "manifest.yaml"))
-    monkeypatch.setenv("LIT_GEN_DATA", str(root))
-
-
 @pytest.mark.parametrize(
     ("name", "setting", "shape", "shown"),
     [("celeba", "all", (32, 3), 10), ("svhn", "all", None, 12), ("faces", "azimuth", (32, 1), 10),
@@ -70,7 +51,9 @@ def test_a_run_on_a_user_s_files_ends_with_its_pictures(
         folder = write_images(tmp_path / "images", *shape)
         data |= {"folder": str(folder), "held_out": 4, "updates": 2}
     else:
-        write_svhn(tmp_path, monkeypatch)
+        manifest = manifests.shipped()
+        svhn.write(tmp_path, manifest["svhn"]["editions"][0], train=14, test=14)
+        manifests.use(manifest, tmp_path, monkeypatch)
     spec = find(f"infogan_{name}")
     changes = {"data": {"init_args": data}}
     run = Run(spec, setting, spec.default_protocol, spec.seeds[0], changes, smoke=True)
