@@ -32,6 +32,7 @@ from lit_gen.metrics import features
 from lit_gen.metrics.neighbours import NearestNeighbour
 from lit_gen.nn import draws
 from lit_gen.nn.batch_norm import BatchNorm
+from lit_gen.nn.images import check_size
 from lit_gen.nn.interpolate import interpolations, linear, spherical
 from lit_gen.papers import dcgan_probes
 
@@ -256,8 +257,8 @@ class AlternatingGAN(LightningModule):
     """
 
     compilable = "generator_loss", "discriminator_loss"
-    shape: tuple[int, ...] | None = None  # (C, H, W) that the networks are for; None: any
-    advice = ""  # what else can be done about images of another size
+    shape: tuple[int, int, int] | None = None  # (C, H, W) that the networks are for; None: any
+    other_sizes = False  # whether there are networks for them
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, gaussian: bool
@@ -301,7 +302,8 @@ class AlternatingGAN(LightningModule):
             MisconfigurationException: the images are of another size than the networks'.
         """
         x = batch[0] if isinstance(batch, tuple | list) else batch
-        self._check(x)
+        if self.shape:
+            check_size(x, self.shape, self.other_sizes)
         z, condition = self.latent(len(x)), self.condition(batch)
         optimizer_g, optimizer_d = self.optimizers()
         generates = self.minibatches % 2 == 0
@@ -332,16 +334,6 @@ class AlternatingGAN(LightningModule):
         if n % 2 != 1:  # also of a stream without an end
             return 2
         return n / (n // 2 + (batch_idx % 2 == 0))
-
-    def _check(self, x: Tensor) -> None:
-        """Images of another size would be torch's complaint about matrices. What is raised here the
-        harness takes for the user's mistake, not for a run that crashed."""
-        if self.shape is not None and x.shape[1:] != self.shape:
-            ours, theirs = (" x ".join(map(str, shape)) for shape in (self.shape, x.shape[1:]))
-            raise MisconfigurationException(
-                f"these networks are for images of {ours} numbers, the data's have {theirs}. Give "
-                f"images of that size{self.advice}."
-            )
 
     def on_train_start(self) -> None:
         self.minibatches_per_epoch = self.trainer.num_training_batches
@@ -448,9 +440,7 @@ class DCGAN(AlternatingGAN):
         self.save_hyperparameters()
         side = 4 * math.prod(stride for _, stride in of.up)
         self.shape = (3, side, side)
-        self.advice = (
-            f" (a folder's: --data.size {side} --data.channels 3), or choose another architecture"
-        )
+        self.other_sizes = True
 
     def discriminator_loss(self, x: Tensor, z: Tensor) -> Tensor:
         return super().discriminator_loss(2 * x - 1, z)

@@ -23,11 +23,11 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_gen.nn import draws
 from lit_gen.nn.batch_norm import BatchNorm
+from lit_gen.nn.images import check_size
 
 BATCH = 128  # of samples and pictures, whose batch normalisation depends on it, as in training
 TINY = 1e-8  # inside each logarithm (code)
@@ -399,7 +399,8 @@ class InfoGAN(LightningModule):
             MisconfigurationException: they are not of the architecture's size.
         """
         x = batch[0] if isinstance(batch, tuple | list) else batch
-        self._check(x)
+        channels, side = self.shape.image
+        check_size(x, (channels, side, side), choice=True)
         optimizer_d, optimizer_g = self.optimizers()
 
         latent = self.latent(len(x))
@@ -423,19 +424,6 @@ class InfoGAN(LightningModule):
         if self.codes.continuous:
             said["train/mutual_information_continuous"] = continuous
         return {name: value.detach() for name, value in said.items()}
-
-    def _check(self, x: Tensor) -> None:
-        """Images of another size would be torch's complaint about matrices, or none. What is raised
-        here the harness takes for the user's mistake, not for a run that crashed."""
-        channels, side = self.shape.image
-        needed, given = (channels, side, side), tuple(x.shape[1:])
-        if given != needed:
-            needed, given = (" x ".join(map(str, size)) for size in (needed, given))
-            raise MisconfigurationException(
-                f"architecture={self.hparams.architecture!r} is for images of {needed} numbers, "
-                f"the data's have {given}. Give images of that size (of a folder, with --data.size "
-                f"{side} --data.channels {channels}), or choose another architecture."
-            )
 
     def images(self, latent: Tensor) -> Tensor:
         """What the generator makes, in [0, 1]."""

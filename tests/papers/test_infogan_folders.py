@@ -85,6 +85,6 @@ def test_images_of_another_size_are_the_user_s_mistake(
 
     assert ended.value.code == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert f"is for images of 3 x 32 x 32 numbers, the data's have {said}. Give" in told
+    assert f"networks are for images of 3 x 32 x 32 numbers, the data's have {said}. Give" in told
     assert "--data.size 32 --data.channels 3" in told
     assert not list(tmp_path.rglob("record.json"))  # nothing was run

@@ -508,7 +508,8 @@ def _power(claim: Claim, found: _Weighed) -> tuple[float | None, list[str]]:
     note += f"{percent(power)} of cases"
     if wanted is None:
         own = plural(paper.runs, "run")
-        note += f"; no number of {unit}s in more than {percent(most)}, as the paper has only {own}"
+        limit = "as much as 1 %" if most < 0.01 else f"more than {percent(most)}"
+        note += f"; no number of {unit}s in {limit}, as the paper has only {own}"
     elif wanted > found.n:
         note += f", {plural(wanted - found.n, f'more {unit}')} in {percent(POWER)}"
     return power, [f"{note}."]
