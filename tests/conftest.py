@@ -128,7 +128,7 @@ def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     log = open(root / "log", "w")  # noqa: SIM115
     process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
