@@ -76,7 +76,7 @@ def over_runs(spec: Spec, records: Sequence[Record]) -> Iterator[str]:
     for cell in cells.values():
         found: dict[str, list[float]] = {}
         for name, value in (pair for r in cell for pair in r.result["metrics"].items()):
-            if name.startswith("test/") and math.isfinite(value):
+            if name.startswith("test/") and value is not None and math.isfinite(value):
                 found.setdefault(name.removeprefix("test/"), []).append(value)
         drawn = {name for name in found if name.removesuffix("_std") in QUALITY}  # has its sentence
         rest = {name: values for name, values in found.items() if name not in drawn}
