@@ -22,8 +22,13 @@ def peak(curve: np.ndarray, updates: int) -> float:
     return float(np.lib.stride_tricks.sliding_window_view(x, width).mean(-1).max())
 
 
+def reached(curve: np.ndarray, level: float, by: int) -> float:
+    """1 if one of the first updates reaches a level, or 0."""
+    return float((np.asarray(curve, float)[:by] >= level).any())
+
+
 class _OfCurve:
-    """What both metrics have in common.
+    """What these metrics have in common.
 
     Args:
         curve: name of the array that a run kept.
@@ -99,3 +104,43 @@ class Peak(_OfCurve):
         yield {self.curve: -np.arange(n)}, -(u - 1) / 2
         yield {self.curve: np.where(np.arange(n) < u, 3.0, 0)}, 3
         yield {self.curve: np.where(np.arange(n) == n - 1, u, 0)}, 1
+
+
+class Reached(_OfCurve):
+    """`reached` of a curve that a run kept: of several runs, the mean is the share that did.
+
+    Args:
+        curve: name of the array that a run kept.
+        updates: within which the level is to be reached.
+        level: of the curve.
+        length: updates that the training must have for the number to count; None takes any.
+    """
+
+    name = "reached"
+
+    def __init__(self, curve: str, updates: int, level: float, length: int | None = None) -> None:
+        super().__init__(curve, updates, length)
+        if isinstance(level, bool) or not isinstance(level, int | float):
+            raise ValueError(f"level is {level!r}; it must be a number")
+        self.level = float(level)
+
+    @property
+    def id(self) -> str:
+        return f"{super().id}, {self.level:g}"
+
+    def of(self, arrays: Arrays) -> float:
+        """
+        Raises:
+            ValueError: the array is missing, or not of its length.
+        """
+        return reached(self._curve(arrays), self.level, self.updates)
+
+    def cases(self) -> Iterator[tuple[Arrays, float]]:
+        """Arrays of a run, each with its number; worked out by hand."""
+        n, u = self.length or self.updates + 3, self.updates
+        there, below = self.level, self.level - 1
+        yield {self.curve: np.full(n, below)}, 0
+        yield {self.curve: np.where(np.arange(n) == u - 1, there, below)}, 1
+        yield {self.curve: np.where(np.arange(n) == 0, there + 1, below)}, 1
+        if n > u:
+            yield {self.curve: np.where(np.arange(n) == u, there, below)}, 0

@@ -6,10 +6,12 @@ is arXiv:1506.02438, Eq. 16.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lit_gen.nn.policies import StochasticPolicy
 
 
 def discounted_sums(x: Tensor, lengths: Sequence[int], discount: float) -> Tensor:
@@ -117,6 +119,36 @@ class Step(NamedTuple):
     scale: float  # of the full step; 0 if none was taken
 
 
+def surrogate(
+    policy: StochasticPolicy, s: Tensor, a: Tensor, A: Tensor, some: Tensor
+) -> tuple[Callable[[], tuple[Tensor, Tensor]], Callable[[], Tensor]]:
+    """What a policy's trust-region step is of, from where the policy is now.
+
+    Args:
+        policy: changes between calls.
+        s, a: observations (N, D) and actions of its steps, (N, A) or (N,).
+        A: their advantages, (N,).
+        some: indices of the steps that the divergence's curvature is taken of.
+
+    Returns:
+        `evaluate` and `curved` of `trust_region_step`: mean advantage under importance weights and
+        mean KL(old || new) in nats, and the latter of `some` steps.
+    """
+    with torch.no_grad():
+        old = tuple(p.clone() for p in policy(s))  # not a view of what will move
+        log_old = policy.log_prob(old, a)
+
+    def evaluate() -> tuple[Tensor, Tensor]:
+        new = policy(s)
+        ratio = (policy.log_prob(new, a) - log_old).exp()
+        return (ratio * A).mean(), policy.kl(old, new).mean()
+
+    def curved() -> Tensor:
+        return policy.kl(tuple(p[some] for p in old), policy(s[some])).mean()
+
+    return evaluate, curved
+
+
 def trust_region_step(
     parameters: Iterable[Tensor],
     evaluate: Callable[[], tuple[Tensor, Tensor]],
@@ -124,16 +156,17 @@ def trust_region_step(
     limit: float = 0.01,
     damping: float = 0.1,
     iterations: int = 10,
-    halvings: int = 10,
+    tries: int = 10,
+    ratio: float = 0.5,
     sufficient: float = 0.1,
     wall: float = 2.0,
+    failing: Literal["beyond", "last", "none"] = "beyond",
 ) -> Step:
     """Moves parameters to a larger objective at a divergence of about `limit`.
 
     The full step goes along the natural gradient to where the divergence's second order, damped,
-    is `limit`. It is halved until the gain is a part of what the slope promises and the divergence
-    stands within its wall. If that never happens, a step of 2^-halvings is taken untested, as in
-    the code.
+    is `limit`. It is shortened until the gain is a part of what the slope promises and the
+    divergence stands within its wall.
 
     Args:
         parameters: are changed in place.
@@ -142,7 +175,10 @@ def trust_region_step(
         limit: of the divergence.
         damping: added to its Hessian.
         iterations: of conjugate gradients, at most.
-        halvings: lengths that are tried, at most.
+        tries: lengths that are tried, at most.
+        ratio: of a length to the one before it.
+        failing: what is done if none of them will do: take a step that is shorter by another
+            `ratio`, untested ("beyond"), as the code does; take the last one; or none.
         sufficient: part of the promised gain that is enough.
         wall: times `limit`, what the divergence must not exceed.
     """
@@ -167,13 +203,16 @@ def trust_region_step(
             for p, origin, by in zip(parameters, start, moves, strict=True):
                 p.copy_(origin + scale * by.view_as(p))
 
-        for i in range(halvings):
-            scale = 0.5**i
+        for i in range(tries):
+            scale = ratio**i
             move(scale)
             now, divergence = (x.item() for x in evaluate())
             if now - before >= sufficient * scale * promised and divergence <= wall * limit:
                 return Step(now - before, divergence, scale)
-        scale = 0.5**halvings
+        if failing == "beyond":
+            scale = ratio**tries
+        elif failing == "none":
+            scale = 0.0
         move(scale)
         now, divergence = (x.item() for x in evaluate())
         return Step(now - before, divergence, scale)

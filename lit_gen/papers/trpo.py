@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_gen.metrics import returns
 from lit_gen.nn.control import Rollout, Task
 from lit_gen.nn.policies import Activation, CategoricalPolicy, GaussianPolicy, ValueFunction
-from lit_gen.nn.trust_region import discounted_sums, gae, trust_region_step
+from lit_gen.nn.trust_region import discounted_sums, gae, surrogate, trust_region_step
 
 
 class TRPO(LightningModule):
@@ -111,20 +111,11 @@ class TRPO(LightningModule):
         """One step of the policy, then of the standardisation of what it sees."""
         policy, s, a = self.policy, batch.observations, batch.actions
         with torch.no_grad():
-            old = tuple(p.clone() for p in policy(s))  # not a view of what will move
-            log_old = policy.log_prob(old, a)
-            rewards = self.rewards(batch) + self.bonus(batch, log_old)
+            old = policy(s)
+            entropy = policy.entropy(old).mean()
+            rewards = self.rewards(batch) + self.bonus(batch, policy.log_prob(old, a))
         A = self.advantages(batch, rewards)
-        some = self.picked(len(A))
-
-        def evaluate() -> tuple[Tensor, Tensor]:
-            new = policy(s)
-            ratio = (policy.log_prob(new, a) - log_old).exp()
-            return (ratio * A).mean(), policy.kl(old, new).mean()
-
-        def curved() -> Tensor:
-            return policy.kl(tuple(p[some] for p in old), policy(s[some])).mean()
-
+        evaluate, curved = surrogate(policy, s, a, A, self.picked(len(A)))
         parameters = policy.parameters()
         step = trust_region_step(parameters, evaluate, curved, self.max_kl, self.damping)
         policy.standardizer.update(s)
@@ -132,7 +123,7 @@ class TRPO(LightningModule):
             "train/kl": step.divergence,
             "train/gain": step.gain,
             "train/step": step.scale,
-            "train/entropy": policy.entropy(old).mean(),
+            "train/entropy": entropy,
         }
 
     def fit_value(self, batch: Rollout, rewards: Tensor) -> dict[str, float]:

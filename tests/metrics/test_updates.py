@@ -1,10 +1,10 @@
-"""The last and the highest part of a curve."""
+"""The last and the highest part of a curve, and whether it reaches a level."""
 
 import numpy as np
 import pytest
 
 from lit_gen.harness.verdicts.certificate import certify
-from lit_gen.metrics.updates import Late, Peak, late, peak
+from lit_gen.metrics.updates import Late, Peak, Reached, late, peak, reached
 
 CURVE = np.array([0, 1, 5, 0, 3, 3, -1], np.float32)
 
@@ -19,10 +19,31 @@ def test_late_and_peak_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [Late("c", 55, 935), Peak("c", 10, 935), Late("c", 1), Peak("c", 2)]
-)
-def test_metrics_pass_their_certificates(metric: Late | Peak) -> None:
+    "metric",
+    [
+        Late("c", 55, 935), Peak("c", 10, 935), Late("c", 1), Peak("c", 2),
+        Reached("c", 50, 0.5, 100), Reached("c", 100, -3, 100), Reached("c", 1, 0),
+    ],
+)  # fmt: skip
+def test_metrics_pass_their_certificates(metric: Late | Peak | Reached) -> None:
     assert certify(metric) == []
+
+
+def test_a_level_is_reached_in_time_or_not() -> None:
+    assert reached(CURVE, 5, 3) == 1
+    assert reached(CURVE, 5, 2) == 0
+    assert reached(CURVE, 5.1, 7) == 0
+
+    class Late(Reached):
+        def of(self, arrays: dict) -> float:
+            return reached(arrays[self.curve], self.level, self.updates + 1)
+
+    assert certify(Late("c", 50, 0.5, 100))
+
+
+def test_a_level_is_a_number() -> None:
+    with pytest.raises(ValueError, match="level is 'high'"):
+        Reached("c", 1, "high")
 
 
 def test_one_is_not_the_other() -> None:
