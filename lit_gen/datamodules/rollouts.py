@@ -214,7 +214,7 @@ class Rollouts(LightningDataModule):
         Raises:
             RuntimeError: it cannot be rendered here.
         """
-        return side_by_side({"demonstration" if self.drawn else "policy": self.film()}), FPS
+        return side_by_side({"policy": self.film()}), FPS
 
     # every episode has its own stream: what later ones depend on is a number
     def state_dict(self) -> dict[str, Any]:

@@ -287,8 +287,6 @@ def _checked(said: str, row: dict[str, Any], context: bool) -> dict[str, Any]:
     plotted = "value" not in row
     if plotted and not row.get("order"):
         raise UserError(f"{said} lacks a value. Give it, or say in `order` what the curve shows.")
-    if plotted and not context and not row.get("unmeasurable"):
-        raise UserError(f"{said} has no value. Say in `unmeasurable` why.")
     needed = () if context else NEEDED if plotted else (*NEEDED, "margin", "reason")
     for key in ("where", "row", "metric", *needed):
         if key not in row:

@@ -7,8 +7,8 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
     model.sample(n)                  images (n, C, H, W) in [0, 1], drawn as a grid now and then;
                                      called in eval mode, without gradients
     model.pictures(x)                what the trained model shows, by name; x: the first batch of
-                                     data.predict_dataloader (its first element if it is a tuple),
-                                     on the model's device; called once at the end in eval mode,
+                                     data.predict_dataloader (its first element if it is a tuple;
+                                     a mapping as it is), on the model's device; called once at the end in eval mode,
                                      without gradients. A value is images (rows, columns, C, H, W)
                                      in [0, 1], or nats (rows, columns), by layer and unit. A name
                                      is letters, digits, "_", "-"; at most 12 of them. Columns of
@@ -680,7 +680,8 @@ def show(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path) 
         data.setup("predict")
         batch = next(iter(data.predict_dataloader()))
         x = batch[0] if isinstance(batch, tuple | list) else batch
-        x = x.to(model.device, model.dtype if x.is_floating_point() else None)
+        if isinstance(x, torch.Tensor):
+            x = x.to(model.device, model.dtype if x.is_floating_point() else None)
         named = model.pictures(x)
     try:
         drawn = {f"{name}.png": pictures.png(x) for name, x in pictures.checked(named).items()}

@@ -21,20 +21,22 @@ PACKAGE = Path(__file__).resolve().parents[1]
 KEYS = {
     "paper", "claims", "seeds", "settings", "default_setting", "protocols", "model", "data",
     "trainer", "matmul_precision", "deviations", "smoke", "metrics",
-    "gate", "needs", "figures",
+    "gate", "needs", "figures", "orders",
 }  # fmt: skip
 JUDGED = (
     "metric", "statistic", "select", "members", "runs", "spread_over", "raw", "better", "margin",
     "reason", "where", "row", "evidence",
 )  # fmt: skip
 CLAIM_KEYS = ("name", "reported", *JUDGED)
+ORDER_KEYS = ("name", "reported", "setting", "over")
 FIGURE_KEYS = ("title", "settings", "x", "y", "zero", "one")
+CURVES_KEYS = ("title", "settings", "curve")
 DEVIATION_KEYS = ("name", "what", "why", "ablation")
 
 KINDS = {
     "paper": dict, "claims": list, "settings": dict, "protocols": dict, "model": dict,
     "data": dict, "trainer": dict, "deviations": list, "smoke": dict, "metrics": dict,
-    "gate": dict, "needs": dict, "figures": list,
+    "gate": dict, "needs": dict, "figures": list, "orders": list,
 }  # fmt: skip
 NAMES = {dict: "mapping", list: "list"}
 LAYER = ("model", "data", "trainer", "matmul_precision")  # what `Spec.merged` puts together
@@ -110,6 +112,42 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Order:
+    """That one setting does better than another: what a paper's curves show without a number.
+
+    Attributes:
+        setting: what does better.
+        over: than which setting, by the same protocol.
+        better: whether "lower" or "higher" numbers of the metric are.
+        statistic: of each setting's trainings: mean or median.
+        select, runs, id, where, row, evidence: as a claim's; of the row that states the order.
+    """
+
+    name: str
+    metric: str
+    setting: str
+    over: str
+    better: str
+    statistic: str
+    select: str
+    runs: int | None
+    id: str
+    where: str
+    row: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A metric of a setting that no claim is about, but an order; the fields are a claim's."""
+
+    name: str
+    metric: str
+    setting: str
+    better: str
+
+
+@dataclass(frozen=True)
 class Deviation:
     """A departure from the paper.
 
@@ -159,6 +197,20 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """A metric in the course of training, a line for each setting: the median of its runs, between
+    their quartiles.
+
+    Attributes:
+        curve: the metric, of each epoch.
+    """
+
+    title: str
+    curve: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Spec:
     """One reproduction: a model, its data and trainer, and the claims they are measured against."""
 
@@ -179,10 +231,32 @@ class Spec:
     gate: dict[str, Any] = field(default_factory=dict)  # seeds, and the changes of each protocol
     needs: dict[str, str] = field(default_factory=dict)  # data's argument -> a reproduction
     figures: tuple[Figure, ...] = ()
+    curves: tuple[Curves, ...] = ()
+    orders: tuple[Order, ...] = ()
 
     @property
     def default_protocol(self) -> str:
         return next(iter(self.protocols))
+
+    @property
+    def judged(self) -> tuple[Claim | Order, ...]:
+        """What there are verdicts on."""
+        return *self.claims, *self.orders
+
+    @property
+    def judged_metrics(self) -> list[str]:
+        """Each once, as they come."""
+        return list(dict.fromkeys(one.metric for one in self.judged))
+
+    def watched(self, setting: str) -> list[Claim | Watched]:
+        """What is told of such a run while it trains: each metric once, by its first claim."""
+        there = [claim for claim in self.claims if claim.setting == setting]
+        there += [
+            Watched(order.metric, order.metric, setting, order.better)
+            for order in self.orders
+            if setting in (order.setting, order.over)
+        ]
+        return list(reversed({one.metric: one for one in reversed(there)}.values()))
 
     def departures(self, setting: str, protocol: str) -> tuple[str, ...]:
         """The deviations of such a run: all but those that it undoes."""
@@ -275,7 +349,12 @@ def load(path: Path, name: str) -> Spec:
     for key in raw:
         if key not in KEYS:
             raise UserError(f"{path} has an unknown key {key!r}.{nearest(key, KEYS)}")
-    for key in ("model", "data", "trainer", "claims"):
+    for key in (
+        "model",
+        "data",
+        "trainer",
+        *(() if raw.get("orders") or raw.get("figures") else ("claims",)),
+    ):
         if not raw.get(key):
             raise UserError(f"{path} lacks the key {key!r}. A reproduction needs it.")
     for key, kind in KINDS.items():
@@ -295,8 +374,12 @@ def load(path: Path, name: str) -> Spec:
     ledger = _ledger(path, raw.get("deviations") or [], {*settings, *protocols})
     ablations = {deviation.ablation for deviation in ledger}
     columns = {k: v for k, v in settings.items() if k not in ablations}
-    claims = [c for entry in raw["claims"] for c in _claims(path, entry, settings, columns)]
-    _covered(path, claims, columns)
+    given = raw.get("claims") or []
+    claims = [c for entry in given for c in _claims(path, entry, settings, columns)]
+    orders = [_order(path, entry, settings) for entry in raw.get("orders") or []]
+    figures = [_figure(path, entry, settings) for entry in raw.get("figures") or []]
+    curves = [figure for figure in figures if isinstance(figure, Curves)]
+    _covered(path, claims, orders, curves, columns)
     seeds = 1 if raw.get("seeds") is None else raw["seeds"]
     config = {key: raw[key] for key in ("model", "data", "trainer")}
     config["matmul_precision"] = raw.get("matmul_precision", "highest")
@@ -317,7 +400,9 @@ def load(path: Path, name: str) -> Spec:
         metrics=raw.get("metrics") or {},
         gate=_gate(path, raw.get("gate") or {}, protocols),
         needs=_needs(path, raw.get("needs") or {}),
-        figures=tuple(_figure(path, entry, settings) for entry in raw.get("figures") or []),
+        figures=tuple(figure for figure in figures if isinstance(figure, Figure)),
+        curves=tuple(curves),
+        orders=tuple(orders),
     )
 
 
@@ -405,10 +490,28 @@ def _needs(path: Path, needs: dict) -> dict[str, str]:
     return needs
 
 
-def _figure(path: Path, entry: Any, settings: Iterable[str]) -> Figure:
+def _curves(said: str, entry: dict, settings: Iterable[str]) -> Curves:
+    for key in entry:
+        if key not in CURVES_KEYS:
+            raise UserError(f"{said} has the unknown key {key!r}.{nearest(key, CURVES_KEYS)}")
+    names = entry.get("settings")
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{said} has settings: {names!r}. Write a list of settings.")
+    for key, value in (("title", entry.get("title")), ("curve", entry["curve"])):
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{said} has {key}: {value!r}, which is no text.")
+    for name in names:
+        if name not in settings:
+            raise UserError(f"{said} names no setting: {name!r}.{nearest(str(name), settings)}")
+    return Curves(entry["title"], entry["curve"], tuple(names))
+
+
+def _figure(path: Path, entry: Any, settings: Iterable[str]) -> Figure | Curves:
     if not isinstance(entry, dict):
         raise UserError(f"{path}: the figure {entry!r} is no mapping of {', '.join(FIGURE_KEYS)}.")
     said = f"{path}: the figure {entry.get('title', '?')!r}"
+    if "curve" in entry:
+        return _curves(said, entry, settings)
     for key, value in entry.items():
         if key not in FIGURE_KEYS:
             raise UserError(f"{said} has the unknown key {key!r}.{nearest(key, FIGURE_KEYS)}")
@@ -476,14 +579,56 @@ def _ledger(path: Path, entries: list, known: set[str]) -> tuple[Deviation, ...]
     return tuple(ledger)
 
 
-def _covered(path: Path, claims: list[Claim], columns: Iterable[str]) -> None:
-    """Each column of the table has claims, and each of them a name of its own."""
-    if missing := [name for name in columns if name not in {c.setting for c in claims}]:
+def _order(path: Path, entry: Any, settings: Iterable[str]) -> Order:
+    from lit_gen.harness import claims  # which needs this module
+
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: the order {entry!r} is no mapping of {', '.join(ORDER_KEYS)}.")
+    said = f"{path}: the order {entry.get('name') or entry.get('reported', '?')!r}"
+    for key, value in entry.items():
+        if key not in ORDER_KEYS:
+            raise UserError(f"{said} has the unknown key {key!r}.{nearest(str(key), ORDER_KEYS)}")
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{said} has {key}: {value!r}, which is no text.")
+    for key in ORDER_KEYS[1:]:
+        if key not in entry:
+            raise UserError(f"{said} lacks {key!r}. It says which setting is better than which.")
+    for key in ("setting", "over"):
+        if entry[key] not in settings:
+            hint = nearest(entry[key], settings)
+            raise UserError(f"{said} names no setting: {entry[key]!r}.{hint}")
+    if entry["setting"] == entry["over"]:
+        raise UserError(f"{said} holds {entry['over']} against itself. Name two settings.")
+    paper, _, id = entry["reported"].rpartition("/")
+    row = claims.find(paper or path.parent.name, id, path)
+    if not row.order:
+        raise UserError(f"{said} has reported: {id}, which states no order in the catalogue.")
+    if row.statistic not in ("mean", "median"):
+        raise UserError(f"{said} has reported: {id}, whose statistic {row.statistic} has no order.")
+    return Order(
+        name=entry.get("name", f"above_{entry['over']}"), setting=entry["setting"],
+        over=entry["over"], metric=row.metric, better=row.better, statistic=row.statistic,
+        select=row.select, runs=row.runs, id=row.id, where=row.where, row=row.row, evidence=row.evidence,
+    )  # fmt: skip
+
+
+def _covered(
+    path: Path,
+    claims: list[Claim],
+    orders: list[Order],
+    curves: list[Curves],
+    columns: Iterable[str],
+) -> None:
+    """Each column of the table has claims, or a place in an order or among a figure's curves; and
+    each claim and order has a name of its own."""
+    judged = {c.setting for c in claims} | {s for o in orders for s in (o.setting, o.over)}
+    judged |= {s for figure in curves for s in figure.settings}
+    if missing := [name for name in columns if name not in judged]:
         raise UserError(
             f"{path}: no claim is about {', '.join(missing)}, so nothing can be said of its runs. "
             "Add a claim, or name the setting as the ablation of a deviation."
         )
-    named = [(c.setting, c.name) for c in claims]
+    named = [(c.setting, c.name) for c in claims] + [(o.setting, o.name) for o in orders]
     for setting, name in named:
         if named.count((setting, name)) > 1:
             raise UserError(f"{path}: two claims about {setting} are called {name!r}; rename one.")

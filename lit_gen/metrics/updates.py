@@ -10,9 +10,14 @@ import numpy as np
 Arrays = Mapping[str, np.ndarray]
 
 
-def late(curve: np.ndarray, updates: int) -> float:
-    """Mean over the last updates."""
-    return float(np.asarray(curve, float)[-updates:].mean())
+def late(curve: np.ndarray, updates: int | None = None) -> float:
+    """Mean over the last updates, or over all."""
+    return float(np.asarray(curve, float)[-(updates or 0) :].mean())
+
+
+def early(curve: np.ndarray, updates: int) -> float:
+    """Mean over the first updates."""
+    return float(np.asarray(curve, float)[:updates].mean())
 
 
 def peak(curve: np.ndarray, updates: int) -> float:
@@ -32,23 +37,25 @@ class _OfCurve:
 
     Args:
         curve: name of the array that a run kept.
-        updates: over how many a mean is taken.
+        updates: over how many a mean is taken; None (of `Late`) takes all.
         length: updates that the training must have for the number to count; None takes any.
     """
 
     tolerance = 1e-5  # of a number that was logged as float32
     name: str
+    of_all = False  # whether it can be of all updates, however many these are
 
-    def __init__(self, curve: str, updates: int, length: int | None = None) -> None:
+    def __init__(self, curve: str, updates: int | None = None, length: int | None = None) -> None:
         for what, x in (("updates", updates), ("length", length)):
-            if x is not None and (type(x) is not int or x < 1):
+            absent = x is None and (what == "length" or self.of_all)
+            if not absent and (type(x) is not int or x < 1):
                 raise ValueError(f"{what} is {x!r}; it must be a whole number above 0")
         self.curve, self.updates, self.length = curve, updates, length
 
     @property
     def id(self) -> str:
         of = f" of {self.length}" if self.length else ""
-        return f"{self.name}/1 {self.curve}, {self.updates} updates{of}"
+        return f"{self.name}/1 {self.curve}, {self.updates or 'all'} updates{of}"
 
     def _curve(self, arrays: Arrays) -> np.ndarray:
         """
@@ -58,8 +65,9 @@ class _OfCurve:
         if self.curve not in arrays:
             raise ValueError(f"it needs {self.curve}; kept are {', '.join(arrays)}")
         x = arrays[self.curve]
-        if x.ndim != 1 or len(x) < self.updates or self.length not in (None, len(x)):
-            at = self.length or f"at least {self.updates}"
+        least = self.updates or 1
+        if x.ndim != 1 or len(x) < least or self.length not in (None, len(x)):
+            at = self.length or f"at least {least}"
             raise ValueError(f"{self.curve} has the shape {x.shape}; {at} updates are needed")
         return x
 
@@ -67,7 +75,7 @@ class _OfCurve:
 class Late(_OfCurve):
     """`late` of a curve that a run kept."""
 
-    name = "late"
+    name, of_all = "late", True
 
     def of(self, arrays: Arrays) -> float:
         """
@@ -78,11 +86,33 @@ class Late(_OfCurve):
 
     def cases(self) -> Iterator[tuple[Arrays, float]]:
         """Arrays of a run, each with its number; worked out by hand."""
-        n, u = self.length or self.updates + 3, self.updates
+        n = self.length or (self.updates or 4) + 3
+        u = self.updates or n
         yield {self.curve: np.full(n, 2.5)}, 2.5
         yield {self.curve: np.arange(n)}, n - (u + 1) / 2
         yield {self.curve: np.where(np.arange(n) < n - u, 1e9, 0)}, 0
         yield {self.curve: np.where(np.arange(n) == n - u, u, 0)}, 1
+
+
+class Early(_OfCurve):
+    """`early` of a curve that a run kept."""
+
+    name = "early"
+
+    def of(self, arrays: Arrays) -> float:
+        """
+        Raises:
+            ValueError: the array is missing, or not of its length.
+        """
+        return early(self._curve(arrays), self.updates)
+
+    def cases(self) -> Iterator[tuple[Arrays, float]]:
+        """Arrays of a run, each with its number; worked out by hand."""
+        n, u = self.length or self.updates + 3, self.updates
+        yield {self.curve: np.full(n, 2.5)}, 2.5
+        yield {self.curve: np.arange(n)}, (u - 1) / 2
+        yield {self.curve: np.where(np.arange(n) < u, 0, 1e9)}, 0
+        yield {self.curve: np.where(np.arange(n) == u - 1, u, 0)}, 1
 
 
 class Peak(_OfCurve):

@@ -329,8 +329,8 @@ class VIME(LightningModule):
         curve = np.array(self.returns)
         said = {
             "test/return": returns.mean(batch["return"].cpu().numpy()),
-            "train/mean_return": updates.late(curve, len(curve)),
-            "train/early_return": updates.late(curve[:EARLY], EARLY),
+            "train/mean_return": updates.late(curve),
+            "train/early_return": updates.early(curve, EARLY),
             "train/final_return": updates.late(curve, FINAL),
         }
         if self.hparams.goal is not None:

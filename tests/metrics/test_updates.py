@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from lit_gen.harness.verdicts.certificate import certify
-from lit_gen.metrics.updates import Late, Peak, Reached, late, peak, reached
+from lit_gen.metrics.updates import Early, Late, Peak, Reached, early, late, peak, reached
 
 CURVE = np.array([0, 1, 5, 0, 3, 3, -1], np.float32)
 
 
 def test_late_and_peak_by_hand() -> None:
     assert late(CURVE, 2) == 1
-    assert late(CURVE, 7) == pytest.approx(11 / 7)
+    assert late(CURVE, 7) == late(CURVE) == pytest.approx(11 / 7)
+    assert early(CURVE, 3) == 2
     assert peak(CURVE, 1) == 5
     assert peak(CURVE, 2) == 3
     assert peak(CURVE, 3) == pytest.approx(8 / 3)
@@ -21,11 +22,13 @@ def test_late_and_peak_by_hand() -> None:
 @pytest.mark.parametrize(
     "metric",
     [
-        Late("c", 55, 935), Peak("c", 10, 935), Late("c", 1), Peak("c", 2),
+        Late("c", 55, 935), Peak("c", 10, 935), Late("c", 1), Late("c"), Late("c", None, 9),
+        Early("c", 100, 100), Early("c", 3),
+        Peak("c", 2),
         Reached("c", 50, 0.5, 100), Reached("c", 100, -3, 100), Reached("c", 1, 0),
     ],
 )  # fmt: skip
-def test_metrics_pass_their_certificates(metric: Late | Peak | Reached) -> None:
+def test_metrics_pass_their_certificates(metric: Early | Late | Peak | Reached) -> None:
     assert certify(metric) == []
 
 
