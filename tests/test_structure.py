@@ -14,6 +14,7 @@ MAY_IMPORT = {
     # nn: what players and learners of a task must agree on; fetching: what data and weights share
     "datamodules": {"datamodules", "nn", "fetching"},
     "nn": {"nn"},
+    "environments": {"environments"},
     "metrics": {"metrics", "fetching"},
 }
 

@@ -29,7 +29,7 @@ class Cart(Planar):
     """
 
     sees = 4
-    view = (-3.6, -1.7, 7.2)
+    view = (-4, -1.9, 8)
 
     def __init__(self, normalized: bool, track_below: bool, render_mode: str | None) -> None:
         super().__init__(10.0, normalized, render_mode)

@@ -91,5 +91,6 @@ class DoublePendulum(Planar):
 
     def outcome(self, u: float) -> tuple[float, bool]:
         (p, q), angle = self.lower.position, self.lower.angle
+        # p - sin mirrors the tip left to right about the elbow: rllab's formula, kept
         distance = math.hypot(p - math.sin(angle), q - math.cos(angle) - 2)
         return float(distance < 1) if self.sparse else -distance, False

@@ -3,6 +3,7 @@
 Nothing here needs torch: processes that only play start in a fraction of the time.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,11 +51,15 @@ class Task:
                 **self.options | options,
             )
         except gymnasium.error.DependencyNotInstalled as error:
+            cause = error.__cause__ or error  # the import that failed
+            name = getattr(cause, "name", None) or "another package"
             raise ValueError(
-                f"{self.env} needs MuJoCo: pip install 'lit-gen[rl]' ({error})"
+                f"{self.env} needs {name}: pip install 'lit-gen[rl]' ({cause})"
             ) from error
         except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise ValueError(f"{self.env} cannot be made: {error}") from error
+            said = str(error.__cause__ or error).rstrip(".")  # what Gymnasium adds is long
+            said = re.sub(r"\. (.)", lambda m: f"; {m[1].lower()}", said)  # one sentence
+            raise ValueError(f"{self.env} cannot be made: {said}") from error
         space = env.action_space
         discrete = isinstance(space, gymnasium.spaces.Discrete)
         size = int(space.n if discrete else np.prod(space.shape))

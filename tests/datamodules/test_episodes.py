@@ -20,6 +20,7 @@ CARTPOLE = Task("CartPole-v1", 200, 4, 2, discrete=True)
 PENDULUM = Task("Pendulum-v1", 20, 3, 1)
 MOUNTAIN = Task("MountainCar-v0", 30, 2, 3, discrete=True)
 ACROBOT = Task("Acrobot-v1", 40, 4, 3, discrete=True, raw_state=True)
+OURS = "lit_gen.environments:lit_gen"
 HERE = Path(__file__)
 
 
@@ -330,11 +331,45 @@ def test_what_was_begun_and_not_asked_for_does_no_harm() -> None:
         (Task("CartPole-v99", 200, 4, 2), "CartPole-v99 cannot be made: "),
         (Task("CartPole-v1", 200, 4, 2, options={"wheels": 3}), "cannot be made: .*wheels"),
         (Task("nowhere_to_be_found:Pole-v1", 200, 4, 2), "cannot be made: .*nowhere_to_be_found"),
+        (
+            Task(f"{OURS}/MountainCarr-v0", 500, 2, 1),
+            "cannot be made: .*did you mean: .MountainCar",
+        ),
+        (Task(f"{OURS}/MountainCar-v0", 500, 2, 1, options={"spars": True}), "made: .*'spars'$"),
+        (Task(f"{OURS}/Swimmer-v0", 500, 13, 2, options={"sparse": True}), "made: .*'sparse'$"),
     ],
 )
 def test_a_wrong_task_is_a_sentence(task: Task, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as raised:
         task.make()
+
+    assert str(raised.value).startswith(task.env)
+    assert ". " not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "env"),
+    [
+        ("Box2D", f"{OURS}/MountainCar-v0"),
+        ("mujoco", f"{OURS}/HalfCheetah-v0"),
+        ("mujoco", "HalfCheetah-v5"),
+    ],
+)
+def test_a_missing_engine_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, engine: str, env: str
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("lit_gen.environments.", "gymnasium.envs.mujoco")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, engine, None)
+
+    with pytest.raises(ValueError, match="needs") as raised:
+        Task(env, 500, 2, 1).make()
+
+    said = f"{env} needs {engine}: pip install 'lit-gen[rl]' ("
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).count("pip install") == 1
+    assert ". " not in str(raised.value)
 
 
 def test_an_environment_may_be_observed_by_its_state() -> None:

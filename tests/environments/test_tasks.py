@@ -70,7 +70,11 @@ def trajectory(env: gymnasium.Env, actions: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-@pytest.mark.filterwarnings("ignore:.*")  # that spaces have no bounds
+@pytest.mark.filterwarnings(
+    "error::UserWarning",
+    "ignore:.*observation space m..imum value is -?infinity",
+    "ignore:.*recommend using a symmetric and normalized space",  # if they are in N or N m
+)
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_gymnasium_finds_nothing_wrong(make, name: str) -> None:
     for options in ({}, {"normalized": False}, *([{"sparse": True}] if name in SPARSE else [])):
