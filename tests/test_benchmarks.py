@@ -2,6 +2,7 @@
 
 import argparse
 
+import bayesian
 import gail
 import numpy as np
 import pytest
@@ -144,6 +145,11 @@ def test_steps_are_counted_of_episodes_and_of_vectors_without_resets(short) -> N
     rates = [gail.STEPS[name](task, short) for name in ("players1", "async4")]
 
     assert all(of["us"] > 0 for of in rates)
+
+
+@pytest.mark.parametrize("size", ["3-8-2", "3-8-5-2"])
+def test_written_out_gradients_are_autograds(size: str) -> None:
+    bayesian.check(size, updates=3)
 
 
 def test_the_readme_shows_what_was_measured() -> None:

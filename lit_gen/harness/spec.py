@@ -30,7 +30,7 @@ JUDGED = (
 CLAIM_KEYS = ("name", "reported", *JUDGED)
 ORDER_KEYS = ("name", "reported", "setting", "over")
 FIGURE_KEYS = ("title", "settings", "x", "y", "zero", "one")
-CURVES_KEYS = ("title", "settings", "curve")
+CURVES_KEYS = ("title", "settings", "curve", "x", "epoch")
 DEVIATION_KEYS = ("name", "what", "why", "ablation")
 
 KINDS = {
@@ -203,11 +203,14 @@ class Curves:
 
     Attributes:
         curve: the metric, of each epoch.
+        x: what the axis counts; an epoch has `epoch` of these.
     """
 
     title: str
     curve: str
     settings: tuple[str, ...]
+    x: str = "epoch"
+    epoch: int = 1
 
 
 @dataclass(frozen=True)
@@ -497,13 +500,16 @@ def _curves(said: str, entry: dict, settings: Iterable[str]) -> Curves:
     names = entry.get("settings")
     if not isinstance(names, list) or not names:
         raise UserError(f"{said} has settings: {names!r}. Write a list of settings.")
-    for key, value in (("title", entry.get("title")), ("curve", entry["curve"])):
+    for key in ("title", "curve", "x"):
+        value = entry.get(key, "epoch" if key == "x" else None)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{said} has {key}: {value!r}, which is no text.")
+    if not (_number(entry.get("epoch", 1), whole=True) > 0):
+        raise UserError(f"{said} has epoch: {entry['epoch']!r}; write a whole number above 0.")
     for name in names:
         if name not in settings:
             raise UserError(f"{said} names no setting: {name!r}.{nearest(str(name), settings)}")
-    return Curves(entry["title"], entry["curve"], tuple(names))
+    return Curves(**entry | {"settings": tuple(names)})
 
 
 def _figure(path: Path, entry: Any, settings: Iterable[str]) -> Figure | Curves:
@@ -608,7 +614,8 @@ def _order(path: Path, entry: Any, settings: Iterable[str]) -> Order:
     return Order(
         name=entry.get("name", f"above_{entry['over']}"), setting=entry["setting"],
         over=entry["over"], metric=row.metric, better=row.better, statistic=row.statistic,
-        select=row.select, runs=row.runs, id=row.id, where=row.where, row=row.row, evidence=row.evidence,
+        select=row.select, runs=row.runs, id=row.id, where=row.where, row=row.row,
+        evidence=row.evidence,
     )  # fmt: skip
 
 

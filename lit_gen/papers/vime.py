@@ -40,7 +40,7 @@ class ReplayPool:
     """
 
     def __init__(self, size: int, observations: int, actions: int) -> None:
-        self.size, self.newest = size, -1
+        self.size = size
         self.observations, self.actions = torch.zeros(0, observations), torch.zeros(0, actions)
         self.ends = torch.zeros(0, dtype=torch.bool)  # of an episode
 
@@ -119,7 +119,8 @@ class VIME(LightningModule):
             (research branch).
         goal: a mean return of an iteration that counts as having reached the goal.
         goal_by: iterations within which it is to be reached.
-        seen: the range of an observation's first numbers; of two, a map of visited states is made.
+        seen: the ranges of an observation's first two numbers, for a map of visited states; none
+            makes no map.
     """
 
     def __init__(
@@ -162,6 +163,13 @@ class VIME(LightningModule):
             ("lam", 0 <= lam <= 1, "from 0 to 1"),
             ("subsample", 0 < subsample <= 1, "above 0 and up to 1"),
             ("max_kl", max_kl > 0, "above 0"),
+            ("damping", damping >= 0, "of 0 or more"),
+            ("lr", lr > 0, "above 0"),
+            ("dynamics_lr", dynamics_lr > 0, "above 0"),
+            ("likelihood_std", likelihood_std > 0, "above 0"),
+            ("batches", batches > 0, "above 0"),
+            ("largest", largest > 0, "above 0"),
+            ("least", least >= 2, "of 2 or more"),
             ("step", step > 0, "above 0"),
             ("dynamics_updates", dynamics_updates >= 0, "of 0 or more"),
             ("dynamics_batch", dynamics_batch >= 1, "of 1 or more"),
@@ -171,6 +179,8 @@ class VIME(LightningModule):
         ):
             if not fine:
                 raise ValueError(f"{name}={locals()[name]}: give a number {range_}.")
+        if len(seen) not in (0, 2) or any(low >= high for low, high in seen):
+            raise ValueError(f"seen={seen}: give two ranges, [low, high] each, or none.")
         if task.discrete:
             raise ValueError(f"{task.env} has discrete actions: VIME is for continuous ones.")
         self.automatic_optimization = False  # no learner but REINFORCE has an optimizer of torch's
@@ -255,7 +265,7 @@ class VIME(LightningModule):
 
     def standardized(self, s: Tensor, a: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """What the dynamics model sees and predicts, standardised: (..., D + A), (..., D)."""
-        mean, std = self.pool.statistics()
+        mean, std = (z.to(s) for z in self.pool.statistics())
         D = self.task.observations
         x = (torch.cat([s, a], -1) - mean) / std
         return x, (after - mean[:D]) / std[:D]
@@ -296,7 +306,7 @@ class VIME(LightningModule):
 
     def look(self, s: Tensor) -> None:
         """Counts where the steps were, by the first two numbers of their observations."""
-        if len(self.hparams.seen) != 2:
+        if not self.hparams.seen:
             return
         cells = [
             ((s[:, i] - low) / (high - low) * CELLS).long().clamp(0, CELLS - 1)
@@ -320,7 +330,7 @@ class VIME(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["exploration"]
         self.pool.load_state_dict(state["pool"])
-        self.medians.extend(state["medians"])
+        self.medians = deque(state["medians"], self.medians.maxlen)
         self.returns = list(state["returns"])
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

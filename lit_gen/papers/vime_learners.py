@@ -83,8 +83,10 @@ class LinearBaseline(nn.Module):
 
     def fit(self, observations: Tensor, times: Tensor, returns: Tensor) -> None:
         x = self.features(observations, times)
-        square = x.T @ x + self.ridge * torch.eye(x.shape[1]).to(x)
-        self.weights.copy_(torch.linalg.lstsq(square, (x.T @ returns).unsqueeze(-1)).solution[:, 0])
+        square = (x.T @ x + self.ridge * torch.eye(x.shape[1]).to(x)).cpu()
+        # "gelsd" (NumPy's, so the code's): torch's own choice gives other bits each time
+        known = (x.T @ returns).unsqueeze(-1).cpu()
+        self.weights.copy_(torch.linalg.lstsq(square, known, driver="gelsd").solution[:, 0])
 
 
 class PerceptronBaseline(nn.Module):
@@ -177,7 +179,7 @@ class PerceptronBaseline(nn.Module):
                 break
             self.penalty *= factor
         with torch.no_grad():
-            vector_to_parameters(kept, parameters)
+            vector_to_parameters(start if kept is None else kept, parameters)
 
 
 # --- steps of the policy, with advantages of mean 0 and standard deviation 1

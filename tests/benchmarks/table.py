@@ -65,6 +65,7 @@ def text() -> str:
     ]
     paragraphs.append(inception(measure.read("inception")))
     paragraphs.append(infogan(measure.read("infogan_cpu")))
+    paragraphs.append(vime(measure.read("vime")))
     wrapped = [textwrap.fill(p, 104, break_on_hyphens=False) for p in paragraphs]
     parts = ["\n".join(lines), *wrapped, *control(measure.read("gail"))]
     return "\n\n".join(parts) + "\n"
@@ -94,6 +95,28 @@ def infogan(facts: dict[str, Any]) -> str:
         f"InfoGAN on MNIST: {ms:.0f} ms an iteration, which updates both players on 128 images, or "
         f"{ms * 5000 / 60e3:.0f} minutes for all 5,000; of this time it takes {ways} "
         f"({conditions(facts)})."
+    )
+
+
+def vime(facts: dict[str, Any]) -> str:
+    """What VIME's written-out gradients save of an iteration."""
+    ours, theirs = (facts["contenders"][name] for name in ("ours", "autograd"))
+    parts = ", ".join(
+        f"{said} {ours[part]['median']:.0f}"
+        for part, said in (
+            ("play", "playing"),
+            ("dynamics", "500 updates of the dynamics model"),
+            ("gain", "information gain"),
+            ("policy", "the policy's step"),
+        )
+    )
+    ratio = facts["ratio"]
+    return (
+        f"VIME on MountainCar: {ours['iteration']['median']:.0f} ms of CPU time an iteration of "
+        f"5,000 steps ({parts}, the rest mostly the baseline's fit); with the dynamics model by "
+        f"autograd {theirs['iteration']['median']:.0f}, {with_range(ratio['iteration'], '.1f')} "
+        f"times as much ({with_range(ratio['dynamics'], '.1f')} in its updates, "
+        f"{with_range(ratio['gain'], '.1f')} in the gain; {conditions(facts)})."
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import report
-from lit_gen.harness.spec import Claim, Figure, Spec, flatten
+from lit_gen.harness.spec import Claim, Figure, Spec, Watched, flatten
 from lit_gen.harness.verdicts import curves as learning
+from lit_gen.harness.verdicts.orders import Ranking
 from lit_gen.harness.verdicts.statistics import interval
 from lit_gen.harness.verdicts.verdict import Verdict
 from lit_gen.harness.words import number
@@ -22,6 +23,7 @@ COLOURS = (
     "#e69f00", "#7a3b1d",
 )  # fmt: skip
 MANY = "#6b7580"  # of each run, where there are more than colours
+WIDE = 1000.0  # times the first number of an axis is the last, where it is logarithmic
 DOTS = 40  # at most so many runs are drawn in one strip
 
 
@@ -114,6 +116,43 @@ def example() -> Any:
     return _strip(claim, runs, 93.8, 89.4, 98.2, "reproduced", words)
 
 
+def sides(ranking: Ranking) -> Any:
+    """An SVG of an order: each run as a dot, and the median or mean; the setting that should do
+    better is above. '' if there is no number."""
+    from markupsafe import Markup, escape
+
+    rows = [[v for v in s.values.values() if math.isfinite(v)][:DOTS] for s in ranking.sides]
+    numbers = [v for row in rows for v in row]
+    if not numbers:
+        return ""
+    low, high = min(numbers), max(numbers)
+
+    def at(x: float) -> float:
+        share = (x - low) / (high - low) if high > low else 0.5
+        return round(8 + (WIDTH - 16) * share, 1)
+
+    parts = []
+    for y, row, side in zip((8, 24), rows, ranking.sides, strict=True):
+        parts.append(f'<line class="paper" x1="2" y1="{y}" x2="{WIDTH - 2}" y2="{y}"/>')
+        parts += [f'<circle class="run" cx="{at(v)}" cy="{y}" r="2.6"/>' for v in row]
+        if side.value is not None:
+            x = at(side.value)
+            parts.append(
+                f'<path class="mean" d="M{x - 5} {y}L{x} {y - 5}L{x + 5} {y}L{x} {y + 5}Z"/>'
+            )
+    ends = [(2, "start", low), (WIDTH - 2, "end", high)]
+    parts += [
+        f'<text x="{x}" y="42" text-anchor="{anchor}">{escape(number(value))}</text>'
+        for x, anchor, value in ends[: 1 + (high > low)]
+    ]
+    both = " and ".join(side.setting for side in ranking.sides)
+    label = escape(f"Runs of {both}: {report.ours(ranking)}, from {number(low)} to {number(high)}.")
+    return Markup(
+        f'<svg class="strip {ranking.status.replace(" ", "-")}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
+
+
 # --- learning curves
 
 
@@ -135,7 +174,7 @@ def curve(record: Record, metric: str) -> np.ndarray:
 
 
 def curves(
-    claim: Claim,
+    claim: Claim | Watched,
     drawn: Sequence[tuple[Record, np.ndarray]],
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
     words: str,
@@ -149,11 +188,11 @@ def curves(
         words: what it shows, for those who cannot see it.
         prefix: of the ids inside, which share the page with other figures'.
     """
-    svg = _svg((5.2, 3.0), lambda axes: _draw(axes, claim, drawn, expected))
-    return _inline(svg, prefix, words)
+    text = svg((5.2, 3.0), lambda axes: _draw(axes, claim, drawn, expected))
+    return inline(text, prefix, words)
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
     """What is drawn into axes, as a file's text, the same each time."""
     import matplotlib
     from matplotlib import figure
@@ -178,17 +217,19 @@ def _svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
 
 def _draw(
     axes: Any,
-    claim: Claim,
+    claim: Claim | Watched,
     drawn: Sequence[tuple[Record, np.ndarray]],
     expected: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     values = np.concatenate([y[np.isfinite(y)] for _, y in drawn])
-    values = np.append(values, claim.value)
+    if isinstance(claim, Claim):
+        values = np.append(values, claim.value)
     if (values > 0).all() and values.max() > 10 * values.min():
         axes.set_yscale("log")
     low, high = float(values.min()), float(values.max())  # the band may be far wider
-    axes.axhspan(*claim.band, color="#767676", alpha=0.25, linewidth=0)
-    axes.axhline(claim.value, color="#333333", linewidth=1)
+    if isinstance(claim, Claim):
+        axes.axhspan(*claim.band, color="#767676", alpha=0.25, linewidth=0)
+        axes.axhline(claim.value, color="#333333", linewidth=1)
     if len(expected[0]):
         axes.fill_between(*expected, color="#56b4e9", alpha=0.3, linewidth=0)
     for i, (record, y) in enumerate(drawn):
@@ -206,7 +247,8 @@ def _draw(
         _plain_ticks(axes, low, high)
     else:
         room = 0.06 * (high - low) or 1.0
-        axes.set_ylim(min(low, claim.band[0]) - room, max(high, claim.band[1]) + room)
+        ends = claim.band if isinstance(claim, Claim) else (low, high)
+        axes.set_ylim(min(low, ends[0]) - room, max(high, ends[1]) + room)
         axes.yaxis.set_major_formatter(lambda x, _: number(x))
     axes.set_xlim(0, max(len(y) for _, y in drawn) + 1)
     axes.set_xlabel("epoch")
@@ -233,15 +275,26 @@ def _plain_ticks(axes: Any, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a figure: our runs' values, and the paper's one, by x."""
+    """One line of a figure: our runs' values, and the paper's one, by x.
+
+    Attributes:
+        median: the paper's values are medians.
+    """
 
     runs: Mapping[float, Sequence[float]]
     paper: Mapping[float, float]
+    median: bool = False
 
     @property
     def ours(self) -> dict[float, tuple[float, float | None, float | None]]:
-        """Mean and 95 % interval over the runs."""
-        return {x: interval(values)[:3] for x, values in sorted(self.runs.items()) if values}
+        """Mean and 95 % interval over the runs, or the median and both quartiles."""
+
+        def quartiles(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+            low, median, high = map(float, np.quantile(values, [0.25, 0.5, 0.75]))
+            return (median, low, high) if len(values) > 1 else (median, None, None)
+
+        of = quartiles if self.median else lambda values: interval(values)[:3]
+        return {x: of(values) for x, values in sorted(self.runs.items()) if values}
 
 
 def lines(
@@ -258,7 +311,7 @@ def lines(
         if (place := figure.place(claim.setting)) is None:
             continue
         x, name = place
-        line = found.setdefault(name, Line({}, {}))
+        line = found.setdefault(name, Line({}, {}, claim.statistic == "median"))
         if claim.metric == figure.metric and claim.statistic != "ensemble":
             line.paper.setdefault(x, figure.scaled(claim.value))
         if theirs := [v for v in values.get(claim.setting, ()) if math.isfinite(v)]:
@@ -308,16 +361,19 @@ def plots(spec: Spec, runs: Iterable[Record]) -> list[Plot]:
 def over_settings(plot: Plot, words: str, prefix: str) -> Any:
     """An SVG of a plot: our means with their intervals and each run as a dot, and the paper's
     values as rings on a dashed line. See `curves` for the rest."""
-    return _inline(file(plot), prefix, words)
+    return inline(file(plot), prefix, words)
 
 
 def file(plot: Plot) -> str:
     """The same as a whole SVG file."""
-    return _svg((6.2, 3.6), lambda axes: _draw_lines(axes, plot.figure, plot.lines))
+    return svg((6.2, 3.6), lambda axes: _draw_lines(axes, plot.figure, plot.lines))
 
 
 def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:
-    places = sorted({x for line in drawn.values() for x in (*line.runs, *line.paper)})
+    numbers = sorted({x for line in drawn.values() for x in (*line.runs, *line.paper)})
+    wide = numbers[0] > 0 and numbers[-1] >= WIDE * numbers[0]
+    at = {x: math.log10(x) if wide else x for x in numbers}
+    places = [at[x] for x in numbers]
     width = places[-1] - places[0] or 1.0
     apart = 0.022 * width  # of two lines' points, which may be equal
     if figure.zero is not None:
@@ -328,16 +384,16 @@ def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:
         colour = COLOURS[i % len(COLOURS)]
         aside = (i - (len(drawn) - 1) / 2) * apart
         theirs = sorted(line.paper.items())
-        x = [place + aside for place, _ in theirs]
+        x = [at[value] + aside for value, _ in theirs]
         axes.plot(
             x, [y for _, y in theirs], "--o", color=colour, linewidth=1, markersize=6,
             markerfacecolor="white", markeredgewidth=1.2, zorder=2,
         )  # fmt: skip
-        for place, values in line.runs.items():
-            spots = [place + aside + 0.35 * apart] * len(values)
+        for value, values in line.runs.items():
+            spots = [at[value] + aside + 0.35 * apart] * len(values)
             axes.plot(spots, values, ".", color=colour, markersize=6, alpha=0.7, zorder=3)
         ours = line.ours
-        x = [place + aside for place in ours]
+        x = [at[value] + aside for value in ours]
         axes.plot(x, [y for y, _, _ in ours.values()], "-", color=colour, linewidth=1.6, zorder=4)
         axes.plot(x, [y for y, _, _ in ours.values()], "D", color=colour, markersize=4.5, zorder=5)
         for place, (_, low, high) in zip(x, ours.values(), strict=True):
@@ -345,7 +401,7 @@ def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:
                 axes.plot([place] * 2, [low, high], "-", color=colour, linewidth=1, zorder=4)
         last = ours[max(ours)][0] if ours else theirs[-1][1] if theirs else 0.0
         ends.append((last, name, colour))
-    axes.set_xticks(places, [number(x) for x in places])
+    axes.set_xticks(places, [number(x) for x in numbers])
     reach = 0.5 * (len(drawn) + 1) * apart
     axes.set_xlim(places[0] - reach - 0.02 * width, places[-1] + reach + 0.02 * width)
     low, high = _limits(drawn)
@@ -360,8 +416,8 @@ def _draw_lines(axes: Any, figure: Figure, drawn: Mapping[str, Line]) -> None:
     for y, (_, name, colour) in zip(
         _spread([end for end, _, _ in ends], least, high), ends, strict=True
     ):
-        at = axes.get_yaxis_transform()
-        axes.text(1.01, y, name, color=colour, va="center", transform=at)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, y, name, color=colour, va="center", transform=beside)
 
 
 def _limits(drawn: Mapping[str, Line]) -> tuple[float, float]:
@@ -382,15 +438,15 @@ def _spread(heights: Sequence[float], least: float, top: float) -> list[float]:
     return placed
 
 
-def _inline(svg: str, prefix: str, words: str) -> Any:
+def inline(text: str, prefix: str, words: str) -> Any:
     """A whole SVG file as an element of the page."""
     from markupsafe import Markup, escape
 
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=href="#)', prefix, svg)
-    svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
-    head = re.search(r'viewBox="[^"]*"', svg)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=href="#)', prefix, text)
+    text = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    head = re.search(r'viewBox="[^"]*"', text)
     opening = f'<svg class="curves" {head[0]} role="img" aria-label="{escape(words)}">'
     opening = opening.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ')
-    return Markup(re.sub(r"<svg [^>]*>", lambda _: opening, svg, count=1).strip())
+    return Markup(re.sub(r"<svg [^>]*>", lambda _: opening, text, count=1).strip())
