@@ -55,8 +55,7 @@ class Robot(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> None:
         root = ElementTree.parse(ASSETS / self.source).getroot()
         self.change(root)
-        self.model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, "unicode"))
-        self.data = mujoco.MjData(self.model)
+        self.model, self.data = built(root)
         self.strengths = self.model.actuator_ctrlrange[:, 1].copy()
         bounds = np.ones_like(self.strengths) if normalized else self.strengths
         self.unit = self.strengths / bounds
@@ -122,6 +121,20 @@ class Robot(gymnasium.Env[np.ndarray, np.ndarray]):
     def close(self) -> None:
         if self.render_mode is not None:
             self.mujoco_renderer.close()
+
+
+def built(root: ElementTree.Element) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    """What a file describes. Its total mass is set afterwards, to the same bits: MuJoCo announces,
+    on every start, that files will no longer be able to say it."""
+    total = root.find("compiler").attrib.pop("settotalmass", None)
+    model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, "unicode"))
+    data = mujoco.MjData(model)
+    if total:
+        mujoco.mj_setTotalmass(model, float(total))
+        mujoco.mj_setConst(model, data)
+        model.stat.meaninertia = model.dof_M0.mean()  # the solver's scale
+        mujoco.mj_resetData(model, data)
+    return model, data
 
 
 class HalfCheetah(Robot):

@@ -157,3 +157,22 @@ def test_random_actions_return_what_rllab_published(
 
 def test_a_sparse_cheetah_finds_nothing_by_chance(by_chance) -> None:
     assert by_chance("HalfCheetah", 5, sparse=True).sum() == 0
+
+
+def test_a_cheetah_weighs_what_its_file_says_without_a_warning(make, capfd) -> None:
+    """MuJoCo warns of every file that states a total mass; the model is the same to the bit."""
+    mujoco = pytest.importorskip("mujoco")
+    from lit_gen.environments import robots
+
+    ours = make("HalfCheetah").unwrapped
+    assert capfd.readouterr().err == ""
+
+    known = mujoco.MjModel.from_xml_path(str(robots.ASSETS / "half_cheetah.xml"))
+    assert ours.model.body_mass.sum() == pytest.approx(14)
+    one, other = mujoco.MjData(known), mujoco.MjData(ours.model)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        one.ctrl[:] = other.ctrl[:] = rng.uniform(-1, 1, 6)
+        mujoco.mj_step(known, one)
+        mujoco.mj_step(ours.model, other)
+    np.testing.assert_array_equal(one.qpos, other.qpos)
