@@ -30,6 +30,7 @@ class MountainCar(Planar):
     """
 
     sees = 2
+    observed = ("position in m", "velocity in m/s")
     view = (-2.2, -0.5, 4.4)
     lines = (
         tuple((x, 1 + y) for x, y in TRACK),

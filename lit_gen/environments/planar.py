@@ -30,7 +30,7 @@ class Planar(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: "rgb_array" or None.
 
     Attributes:
-        sees: numbers in an observation.
+        sees: numbers in an observation; `observed`, where it is there, names them.
         view: left, bottom and width of the picture.
         lines: in the picture, behind the bodies that move.
     """

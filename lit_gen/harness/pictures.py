@@ -37,8 +37,23 @@ POORER = (
 )  # fmt: skip
 
 
-def checked(named: Any) -> dict[str, np.ndarray]:
-    """A model's pictures as float arrays.
+class Map(NamedTuple):
+    """Numbers over two quantities.
+
+    Attributes:
+        numbers: (rows, columns); the first row is at the top, where y is largest.
+        x, y: names of the quantities, and where the outer columns and rows end.
+        unit: of the numbers.
+    """
+
+    numbers: np.ndarray
+    x: tuple[str, float, float]
+    y: tuple[str, float, float]
+    unit: str
+
+
+def checked(named: Any) -> dict[str, np.ndarray | Map]:
+    """A model's pictures as float arrays, and maps with their axes.
 
     Raises:
         ValueError: it is too many of them, a name no file may have, or neither images nor numbers.
@@ -56,7 +71,26 @@ def checked(named: Any) -> dict[str, np.ndarray]:
             )
     if len({name.lower() for name in names}) < len(names):  # one file where case does not count
         raise ValueError(f"names differ in case alone: {', '.join(names)}; rename one")
-    return {str(name): _array(str(name), value) for name, value in named.items()}
+    return {
+        str(name): (_map if isinstance(value, Mapping) else _array)(str(name), value)
+        for name, value in named.items()
+    }
+
+
+def _map(name: str, value: Mapping) -> Map:
+    if value.keys() != {*Map._fields}:
+        raise ValueError(
+            f"{name} has {', '.join(map(str, value))}; a map has {', '.join(Map._fields)}"
+        )
+    numbers = _array(name, value["numbers"])
+    if numbers.ndim != 2:
+        raise ValueError(f"{name} has the shape {numbers.shape}; a map has rows and columns")
+    for axis in ("x", "y"):
+        given = value[axis]
+        fine = isinstance(given, tuple | list) and len(given) == 3 and isinstance(given[0], str)
+        if not fine or not -math.inf < float(given[1]) < float(given[2]) < math.inf:
+            raise ValueError(f"{name} has {axis} = {given!r}; give (name, least, largest)")
+    return Map(numbers, tuple(value["x"]), tuple(value["y"]), str(value["unit"]))
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -72,8 +106,11 @@ def _array(name: str, value: Any) -> np.ndarray:
     return x
 
 
-def png(x: np.ndarray) -> bytes:
-    """Images (rows, columns, C, H, W) in [0, 1], or nats (rows, columns) per layer and unit."""
+def png(x: np.ndarray | Map) -> bytes:
+    """Images (rows, columns, C, H, W) in [0, 1], nats (rows, columns) per layer and unit, or a
+    map."""
+    if isinstance(x, Map):
+        return _encoded(heat(x.numbers, x).quantize(128))
     if x.ndim == 5:
         return grid(x, GAP, SIDE)
     return _encoded((bars(x[0]) if len(x) == 1 else heat(x)).quantize(128))
@@ -235,25 +272,29 @@ def bars(values: np.ndarray) -> Image.Image:
     return image
 
 
-def heat(values: np.ndarray) -> Image.Image:
-    """One field for each layer (row) and unit (column), in the order given."""
+def heat(values: np.ndarray, over: Map | None = None) -> Image.Image:
+    """One field for each layer (row) and unit (column), in the order given; or over two
+    quantities."""
     rows, columns = values.shape
     values = values.astype(float)
-    left = EDGE + round(_length(f"layer {rows}")) + 14
+    names = [f"layer {rows}"] if over is None else list(map(number, _ticks(*over.y[1:])))
+    left = EDGE + round(max(map(_length, names))) + 14
     pitch = min(60, max(2, (WIDTH - left - EDGE) // columns))
     tall = min(48, max(4, 640 // rows))
     right = left + pitch * columns
-    top = EDGE + 3 * TEXT
+    top = EDGE + (3 if over is None else 4) * TEXT
     bottom = top + tall * rows
     low, high = _range(values)
     scale = max(-low, high) or 1.0
-    ends = number(low), f"{number(high)} nats"
+    ends = number(low), f"{number(high)} {'nats' if over is None else over.unit}"
     room = [round(_length(end)) + 12 for end in ends]
     missing = int((~np.isfinite(values)).sum())
     note = f"{missing:,} not finite" if missing else ""
     bar = 260
     needed = left + sum(room) + bar + (round(_length(note)) + 60 if note else 0)
-    image, pen = _sheet(max(right, needed), bottom)
+    if over is not None:
+        needed = max(needed, *(left + _length(axis[0]) for axis in (over.x, over.y)))
+    image, pen = _sheet(max(right, needed), bottom + (0 if over is None else TEXT))
 
     y = EDGE + TEXT // 2  # the scale of colours
     _write(pen, left, y, ends[0], "lm")
@@ -276,10 +317,32 @@ def heat(values: np.ndarray) -> Image.Image:
             if not math.isfinite(value):
                 _cross(pen, x + pitch / 2, y + tall / 2, min(pitch, tall) / 2 - 2)
     pen.rectangle((left - 1, top - 1, right, bottom), outline=FRAME)
-    for i in _numbered(rows, tall, TEXT + 2):
-        _write(pen, left - 10, top + (i - 0.5) * tall, f"layer {i}", "rm", DIM)
-    _units(pen, left, bottom, pitch, columns)
+    if over is None:
+        for i in _numbered(rows, tall, TEXT + 2):
+            _write(pen, left - 10, top + (i - 0.5) * tall, f"layer {i}", "rm", DIM)
+        _units(pen, left, bottom, pitch, columns)
+    else:
+        _axes(pen, over, (left, top, right, bottom))
     return image
+
+
+def _axes(pen: ImageDraw.ImageDraw, over: Map, box: tuple[int, int, int, int]) -> None:
+    """Numbers beside and below a field, and what they are of."""
+    left, top, right, bottom = box
+    name, low, high = over.y
+    _write(pen, left, top - TEXT // 2 - 6, name, "lm", DIM)
+    for tick in _ticks(low, high):
+        if low <= tick <= high:
+            y = bottom - (bottom - top) * (tick - low) / (high - low)
+            pen.line((left - 6, y, left - 1, y), DIM)
+            _write(pen, left - 10, y, number(tick), "rm", DIM)
+    name, low, high = over.x
+    for tick in _ticks(low, high):
+        if low <= tick <= high:
+            x = left + (right - left) * (tick - low) / (high - low)
+            pen.line((x, bottom, x, bottom + 6), DIM)
+            _write(pen, x, bottom + TEXT // 2 + 10, number(tick), "mm", DIM)
+    _write(pen, right, bottom + 2 * TEXT, name, "rm", DIM)
 
 
 def _sheet(right: float, bottom: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

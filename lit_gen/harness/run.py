@@ -8,12 +8,14 @@ What a model and a DataModule may offer beyond Lightning's own interface, all op
                                      called in eval mode, without gradients
     model.pictures(x)                what the trained model shows, by name; x: the first batch of
                                      data.predict_dataloader (its first element if it is a tuple;
-                                     a mapping as it is), on the model's device; called once at the end in eval mode,
-                                     without gradients. A value is images (rows, columns, C, H, W)
-                                     in [0, 1], or nats (rows, columns), by layer and unit. A name
-                                     is letters, digits, "_", "-"; at most 12 of them. Columns of
-                                     traversal... and interpolation... are steps of something: the
-                                     report's page has a slider for them
+                                     a mapping as it is), on the model's device; called once at
+                                     the end in eval mode, without gradients. A value is images
+                                     (rows, columns, C, H, W) in [0, 1], nats (rows, columns) by
+                                     layer and unit, or a map: {"numbers": (rows, columns),
+                                     "x": (name, least, largest), "y": likewise, "unit": of the
+                                     numbers}. A name is letters, digits, "_", "-"; at most 12 of
+                                     them. Columns of traversal... and interpolation... are steps
+                                     of something: the report's page has a slider for them
     data's `seed`, `seed_data`       receive the run's seeds; `data_dir` the user's folder
     data.fingerprint, .deviations    SHA-256 of the files, and what is not the paper's about them
     data.handed_on()                 arrays for runs of other reproductions, asked for after the

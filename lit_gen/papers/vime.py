@@ -315,10 +315,17 @@ class VIME(LightningModule):
         of = (CELLS - 1 - cells[1]) * CELLS + cells[0]  # the second number upwards
         self.visits += torch.bincount(of, minlength=CELLS**2).view(CELLS, CELLS)
 
-    def pictures(self, x: Any) -> dict[str, Tensor]:
-        """A map of the training's states (Fig. 1d): the first number of an observation to the
-        right, the second upwards, log(1 + visits)."""
-        return {"visited": self.visits.double().log1p()} if self.hparams.seen else {}
+    def pictures(self, x: Any) -> dict[str, dict[str, Any]]:
+        """A map of the training's states (Fig. 1d), over the first two numbers of an observation;
+        what was beyond their ranges is at its border."""
+        if not self.hparams.seen:
+            return {}
+        env = self.task.make()
+        names = getattr(env.unwrapped, "observed", ("observation 1", "observation 2"))
+        env.close()
+        (across, up), log = self.hparams.seen, self.visits.double().log1p()
+        axes = {"x": (names[0], *across), "y": (names[1], *up)}
+        return {"visited": {"numbers": log, "unit": "log(1 + visits)", **axes}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["exploration"] = {

@@ -1,6 +1,7 @@
 """Pictures show what is in the numbers, at its place, whatever the numbers are."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,41 @@ def test_a_map_names_its_layers_and_the_largest_number(written: list[str]) -> No
     assert {"0", "6.25 nats", *(f"layer {i}" for i in range(1, 21)), "unit", "1", "30"} <= {
         *written
     }
+
+
+def test_a_map_over_two_quantities_names_them(written: list[str]) -> None:
+    numbers = np.zeros((5, 8))
+    numbers[0, 7] = 2.5
+    axes = {"x": ("position in m", -2, 1), "y": ("velocity in m/s", -3.0, 3.0)}
+    (drawn,) = checked({"seen": axes | {"numbers": numbers, "unit": "log(1 + visits)"}}).values()
+
+    rows, columns = near(png(drawn), UP[-1])
+
+    assert {"2.5 log(1 + visits)", "position in m", "velocity in m/s"} <= {*written}
+    assert {"-2", "-1", "0", "1", "2"} <= {*written}
+    assert not {"unit", "layer 1"} & {*written}
+    height, width, _ = pixels(png(drawn)).shape
+    fields = columns[rows > 3 * 24]  # not the scale of colours
+    assert len(fields) > 400
+    assert fields.min() > 0.6 * width
+    assert rows.max() < 0.5 * height
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x": ("position", 1, 1)}, "x = ('position', 1, 1); give (name, least, largest)"),
+        ({"y": 3}, "y = 3; give"),
+        ({"numbers": np.zeros(3)}, "has the shape (3,)"),
+        ({"numbers": np.zeros((1, 1, 1, 2, 2))}, "a map has rows and columns"),
+        ({"z": 1}, "a map has numbers, x, y, unit"),
+    ],
+)
+def test_what_is_no_map_is_told(change: dict, said: str) -> None:
+    value = {"numbers": np.zeros((2, 2)), "x": ("a", 0, 1), "y": ("b", 0, 1), "unit": "c"}
+
+    with pytest.raises(ValueError, match=re.escape(said)):
+        checked({"seen": value | change})
 
 
 def test_bars_say_the_largest_number_and_what_is_none(written: list[str]) -> None:

@@ -583,7 +583,9 @@ def test_visits_are_counted_with_the_second_number_upwards() -> None:
     assert torch.equal(model.visits, known)
     pictures = model.pictures(None)
     assert pictures.keys() == {"visited"}
-    torch.testing.assert_close(pictures["visited"], (1 + known.double()).log())
+    visited = pictures["visited"]
+    torch.testing.assert_close(visited["numbers"], (1 + known.double()).log())
+    assert (visited["x"][1:], visited["y"][1:]) == ((0, 1), (-2, 2))
 
 
 def test_without_a_range_there_is_no_map() -> None:
