@@ -126,11 +126,11 @@ def verdicts(spec: Spec, runs: list[Record]) -> list[dict[str, Any]]:
             "overrides": v.overrides,
             "status": v.status,
             "n": v.n,
-            "mean": v.mean,
+            "mean": v.mean,  # of an order, the difference
             "values": v.values,
             "sentence": v.sentence,
         }
-        for claim in spec.claims
+        for claim in spec.judged
         for v in certificate.judge_all(spec, claim, runs, store.predictions)
     ]
 

@@ -20,7 +20,7 @@ from lit_gen.harness.record import PREDICTIONS as PREDICTIONS
 from lit_gen.harness.record import RECORD, Record, write_atomically
 from lit_gen.harness.reports import report
 from lit_gen.harness.spec import Spec, UserError, catalogue, find, shipped
-from lit_gen.harness.verdicts import certificate, curves, human, verdict
+from lit_gen.harness.verdicts import certificate, curves, human, orders, verdict
 
 Arrays = dict[str, np.ndarray]
 HUMAN = "human"  # the folder of what people said of a run's samples
@@ -83,11 +83,12 @@ def gone(spec: Spec, record: Record) -> str:
 
 def judge(
     spec: Spec, pairs: list[tuple[Record, Path | None]], cells: Iterable[str]
-) -> list[verdict.Verdict | curves.Progress]:
-    """What these records say: each claim's verdict, and how each unfinished run does.
+) -> list[verdict.Verdict | orders.Ranking | curves.Progress]:
+    """What these records say: each claim's verdict, how each unfinished run does, and then each
+    order's verdict, from the records of both its settings.
 
     Args:
-        spec: whose claims.
+        spec: whose claims and orders.
         pairs: records, each with its run directory if it has one.
         cells: the cells to judge (`Record.cell`), in this order.
     """
@@ -97,16 +98,23 @@ def judge(
     def arrays(record: Record) -> dict[str, np.ndarray] | None:
         return predictions(record, folders[record.name])
 
-    said: list[verdict.Verdict | curves.Progress] = []
+    said: list[verdict.Verdict | orders.Ranking | curves.Progress] = []
+    kinds = []  # of runs: setting, protocol, the user's changes
     for cell in dict.fromkeys(cells):
         ours = [record for record, _ in pairs if record.cell == cell]
-        claims = [c for c in spec.claims if ours and c.setting == ours[0].setting]
-        for claim in claims:
+        kinds += [(r.setting, r.protocol, r.overrides) for r in ours[:1] if not r.smoke]
+        for claim in (c for c in spec.claims if ours and c.setting == ours[0].setting):
             said += certificate.judge_all(spec, claim, ours, arrays)
         for record in ours:
             if record.status in ("running", "stopped"):
-                first = {c.metric: c for c in reversed(claims)}  # each metric once
-                said += [curves.progress(c, record, references) for c in first.values()]
+                watched = reversed(spec.watched(record.setting))
+                said += [curves.progress(one, record, references) for one in watched]
+    every = [record for record, _ in pairs]
+    for order in spec.orders:
+        for ranking in certificate.judge_all(spec, order, every, arrays):
+            both = (order.setting, order.over)
+            if any((s, ranking.protocol, ranking.overrides) in kinds for s in both):
+                said.append(ranking)
     return said
 
 

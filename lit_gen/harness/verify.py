@@ -164,7 +164,7 @@ def _metrics(spec: Spec, record: Record, folder: Path | None) -> Iterator[Findin
         yield Finding(FAILED, str(error).rstrip("."))
         return
     for name, value in record.result["metrics"].items():
-        if name not in {claim.metric for claim in spec.claims}:
+        if name not in spec.judged_metrics:
             continue
         try:
             tested = certificate.metric(spec, name)
@@ -332,7 +332,7 @@ def _together(spec: Spec, files: dict[Path, Record], say: Callable[[str], None])
     page = store.readme_path()
     whole = {path.absolute() for path in store.results(spec).glob("*.json")} == files.keys()
     written = " ".join(page.read_text().split()) if whole and page.is_file() else None
-    for claim in spec.claims:
+    for claim in spec.judged:
         for given in certificate.judge_all(
             spec, claim, runs, lambda r: load(r, folders.get(id(r)))
         ):
@@ -379,7 +379,7 @@ def _alike(spec: Spec) -> Iterator[Finding]:
         yield Finding(CANNOT, f"its claims and metrics: {spec.name} is not installed")
         return
     for what, a, b in (
-        ("claims", spec.claims, ours.claims),
+        ("claims", spec.judged, ours.judged),
         ("metrics", spec.metrics, ours.metrics),
         ("configuration", _written(spec), _written(ours)),
     ):

@@ -1,10 +1,12 @@
 """How often verdicts err, by simulation: the table in docs/verdicts.md.
 
-    python tests/benchmarks/error_rates.py [--draws 4000]
+    python tests/benchmarks/error_rates.py [--draws 4000] [--orders]
 
 Each row draws our runs and the paper's from known distributions and asks how often a verdict says
 what is not so: "reproduced" or "beyond" (better, worse) where the true difference is the margin, on
 the side where it errs more often. The last column is what is gained: "reproduced" at a true match.
+A second table is about orders between two settings of ours: "reproduced" or "worse" where there is
+no difference, and "reproduced" where there is one.
 """
 
 import argparse
@@ -17,9 +19,10 @@ import numpy as np
 
 path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from simulated import CLAIM, runs
+from simulated import CLAIM, run, runs
 
-from lit_gen.harness.verdicts import statistics, verdict
+from lit_gen.harness.spec import Order
+from lit_gen.harness.verdicts import orders, statistics, verdict
 from lit_gen.harness.verdicts.sequential import Plan
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -62,11 +65,75 @@ def row(
     return f"| {name} | {n} | {m} | {' | '.join(cells)} |"
 
 
+ORDER = Order(
+    "above", "test/errors", "one", "other", better="higher", statistic="median", select="last",
+    runs=10, id="", where="", row="", evidence="text",
+)  # fmt: skip
+HALF: Draw = lambda r, n: 0.9 * (r.random(n) < 0.5) + 0.02 * r.normal(size=n)  # noqa: E731
+ALWAYS: Draw = lambda r, n: 0.9 + 0.02 * r.normal(size=n)  # noqa: E731
+NINE: Draw = lambda r, n: 0.9 * (r.random(n) < 0.9) + 0.02 * r.normal(size=n)  # noqa: E731
+NEVER: Draw = lambda r, n: np.zeros(n)  # noqa: E731
+
+
+def order_row(
+    name: str, draws: int, n: int, m: int, one: Draw, other: Draw, better: Draw,
+    statistic: str = "median",
+) -> str:  # fmt: skip
+    """One line of the second table.
+
+    Args:
+        one, other: two settings without a difference.
+        better: what is better than the other.
+    """
+    random, order = np.random.default_rng(0), replace(ORDER, statistic=statistic)
+
+    def status(ours: Draw) -> str:
+        sides = {"one": ours(random, n), "other": other(random, m)}
+        records = [
+            run(seed, float(x), setting=s, curve=[seed, float(x)])
+            for s, values in sides.items()
+            for seed, x in enumerate(values, 1)
+        ]
+        return orders.judge(order, records).status
+
+    wrong = [status(one) for _ in range(draws)]
+    right = [status(better) for _ in range(draws // 4)]
+    rates = [100 * wrong.count(word) / draws for word in ("reproduced", "worse")]
+    shown = 100 * right.count("reproduced") / len(right)
+    return f"| {name} | {n} | {m} | {rates[0]:.1f} | {rates[1]:.1f} | {shown:.0f} |"
+
+
+def print_orders(draws: int) -> None:
+    print("| runs are | of the one | of the other | reproduced without a difference "
+          "| worse without one | reproduced where it is better |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
+    shifted: Draw = lambda r, n: r.normal(2, 1, n)  # noqa: E731
+    wider: Draw = lambda r, n: r.normal(0, 3, n)  # noqa: E731
+    raised: Draw = lambda r, n: r.exponential(size=n) + 1  # noqa: E731
+    kinds = (
+        ("normal; better by 2 standard deviations", NORMAL, NORMAL, shifted),
+        ("normal, the one scatters three times as much; better by 2", wider, NORMAL, shifted),
+        ("exponential; better by 2 standard deviations", SKEWED, SKEWED, raised),
+        ("half near 0, half near 0.9; better: all near 0.9", HALF, HALF, ALWAYS),
+        ("all exactly 0; better: nine in ten near 0.9", NEVER, NEVER, NINE),
+    )
+    for name, one, other, better in kinds:
+        for n, m in ((5, 5), (10, 10), (5, 10)):
+            print(order_row(name, draws, n, m, one, other, better), flush=True)
+    for n in (3, 10):
+        name = "normal, means; better by 2 standard deviations"
+        print(order_row(name, draws, n, n, NORMAL, NORMAL, shifted, "mean"), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--draws", type=int, default=4000)
-    draws = parser.parse_args().draws
+    parser.add_argument("--orders", action="store_true", help="only the second table")
+    options = parser.parse_args()
+    draws = options.draws
     statistics.RESAMPLES = 1000  # of a bootstrap; the real number changes no rate by a percent
+    if options.orders:
+        return print_orders(draws // 4)
     verdict._power = lambda claim, found: (None, [])  # costly, and not what is asked here
     print("| runs are | ours | the paper's | reproduced at the margin | beyond at the margin "
           "| reproduced at a match |")  # fmt: skip
@@ -87,6 +154,8 @@ def main() -> None:
     for kind, draw in (("normal", NORMAL), ("exponential", SKEWED), ("of two kinds", TWO_KINDS)):
         print(row(f"{kind}, median", draws // 4, 10, 10, draw, statistic="median"), flush=True)
         print(row(f"{kind}, best", draws // 4, 12, 10, draw, statistic="best"), flush=True)
+    print()
+    print_orders(draws // 4)
 
 
 if __name__ == "__main__":

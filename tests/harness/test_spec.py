@@ -42,7 +42,7 @@ def test_every_claim_of_every_reproduction_has_a_band(name: str) -> None:
     spec = find(name)
 
     assert spec.summary
-    assert spec.claims
+    assert spec.judged or spec.curves
     for claim in spec.claims:
         low, high = claim.band
         assert low < claim.value < high

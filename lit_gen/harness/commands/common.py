@@ -13,6 +13,7 @@ from lit_gen.harness.spec import Spec, UserError
 
 if TYPE_CHECKING:
     from lit_gen.harness.verdicts.curves import Progress
+    from lit_gen.harness.verdicts.orders import Ranking
     from lit_gen.harness.verdicts.verdict import Verdict
 
 
@@ -61,8 +62,10 @@ def warn(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def verdicts_of(spec: Spec, runs_dir: Path, cells: list[str]) -> "list[Verdict | Progress]":
-    """On the claims of these cells, and on their unfinished runs."""
+def verdicts_of(
+    spec: Spec, runs_dir: Path, cells: list[str]
+) -> "list[Verdict | Ranking | Progress]":
+    """On the claims and orders of these cells, and on their unfinished runs."""
     from lit_gen.harness import store
 
     return store.judge(spec, list(store.runs(spec, runs_dir)), cells)

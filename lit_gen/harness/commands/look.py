@@ -55,6 +55,8 @@ def do_claims(options: argparse.Namespace) -> int:
                 for verdict in judge_all(spec, claim, records, lambda r: store.predictions(r, None))
             ]
             verdicts += score.with_people(spec, said)
+            for order in spec.orders:
+                verdicts += judge_all(spec, order, records, lambda r: store.predictions(r, None))
         stand[paper] = {e: standing.standing(e, ours, verdicts) for e in paper.claims}
     if options.json:
         print(standing.as_json(stand, options.context))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lit_gen.harness.spec import Seed
     from lit_gen.harness.team import Team
     from lit_gen.harness.verdicts.curves import Progress
+    from lit_gen.harness.verdicts.orders import Ranking
     from lit_gen.harness.verdicts.sequential import Plan
     from lit_gen.harness.verdicts.verdict import Verdict
 
@@ -123,9 +124,7 @@ def _lead(
     if crew or options.replicas:
         tasks = fleet.prepare(runs, options.runs_dir, options.data_dir)
         planned = len(tasks)
-        display = FleetDisplay(
-            console, [t.record for t in tasks], [c.metric for c in spec.claims], budget
-        )
+        display = FleetDisplay(console, [t.record for t in tasks], spec.judged_metrics, budget)
     else:
         display = Display(console, len(runs), budget)
     tracker = _tracker(options, console)
@@ -150,15 +149,14 @@ def _lead(
 
         def progress(record: Record) -> "list[Progress]":
             """How a run under way does, for MLflow; a failure here ends no training."""
-            claims = {c.metric: c for c in reversed(spec.claims) if c.setting == record.setting}
             with contextlib.suppress(Exception):
-                return [curves.progress(c, record, stored) for c in reversed(claims.values())]
+                return [curves.progress(c, record, stored) for c in spec.watched(record.setting)]
             return []
 
         def on_start(record: Record, folder: Path) -> None:
             display.start(record, folder)
             if tracker.wanted:
-                said: list[Verdict | Progress] = []
+                said: list[Verdict | Ranking | Progress] = []
                 with contextlib.suppress(Exception):  # it is only for show
                     ours = [one for one, _ in store.runs(spec, options.runs_dir)]
                     stored[:] = [*store.kept(spec), *ours]

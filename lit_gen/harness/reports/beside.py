@@ -68,7 +68,7 @@ def over_runs(spec: Spec, records: Sequence[Record]) -> Iterator[str]:
     """A sentence for each cell in which more was tested than is claimed: every tested number's
     mean, median, least and greatest over the finished runs. Of what is 0 or 1, as whether each
     class has a category of its own, the mean is the share of runs."""
-    claimed = {claim.metric for claim in spec.claims}
+    claimed = spec.judged_metrics
     cells: dict[tuple, list[Record]] = {}
     for record in records:
         if record.status == "finished" and not record.smoke:

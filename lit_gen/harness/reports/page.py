@@ -24,9 +24,10 @@ from lit_gen.harness.record import CLIP, NEAREST, PICTURES, RECORD, SAMPLES, Rec
 from lit_gen.harness.reports import beside, figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
 from lit_gen.harness.reports.standing import Standing
-from lit_gen.harness.spec import Claim, Deviation, Spec, UserError, digest
+from lit_gen.harness.spec import Claim, Deviation, Order, Spec, UserError, Watched, digest
 from lit_gen.harness.verdicts import human, ledger
 from lit_gen.harness.verdicts.certificate import judge_all
+from lit_gen.harness.verdicts.orders import Ranking
 from lit_gen.harness.verdicts.verdict import RULES, Verdict, group
 from lit_gen.harness.words import number, plural, unit
 
@@ -186,16 +187,19 @@ def _paper(
 ) -> dict[str, Any]:
     """All that is known about a paper: its reproductions, and its other numbers."""
     views = [_study(study, listed) for study in studies]
-    rows = [row for view in views for row in view["claims"] if row["first"]]
+    rows = [row for view in views for row in (*view["claims"], *view["orders"]) if row["first"]]
     entries = listed.claims if listed and whole else ()
     catalogued = {entry.id for entry in entries}
     counts = Counter(row["status"] for row in rows if row["id"] not in catalogued)
-    by_id: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_id.setdefault(row["id"], []).append(row)
     specs = [study.spec for study in studies]
-    standings = {e.id: standing.standing(e, specs, []) for e in entries if e.id not in by_id}
-    counts.update(by_id[i][0]["status"] if i in by_id else standings[i].word for i in catalogued)
+    ranks = [ranking for view in views for ranking in view["rankings"]]
+    words: dict[str, str] = {}
+    for row in (row for view in views for row in view["claims"] if row["first"]):
+        words.setdefault(row["id"], row["status"])
+    standings = {e.id: standing.standing(e, specs, ranks) for e in entries if e.id not in words}
+    counts.update(words.get(i) or standings[i].word for i in catalogued)
+    for row in rows:  # shown above
+        standings.pop(row["id"], None)
     cited = dict(vars(listed)) if listed else {}
     cited |= studies[0].spec.paper if studies else {}
     return {
@@ -226,11 +230,14 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
     _embed(picture for cell in samples for picture in cell["pictures"])
     apart = any(cell["pictures"] for cell in samples)
     judged.sort(key=lambda said: not said[2] and all(map(report.unmeasured, said[1])))
+    ranked = [_judged(study, order) for order in spec.orders]
     return {
         "name": spec.name,
         "summary": spec.summary,
         "about": _about(spec),
         "claims": list(_claims(judged, listed)),
+        "orders": list(_orders(ranked, listed)),
+        "rankings": [ranking for _, rankings, _ in ranked for ranking in rankings],
         "context": _context(spec, catalogued),
         "tested": [minus(words) for words in beside.over_runs(spec, runs)],
         "plots": list(_plots(spec, [r for cell in cells for r in cell])),
@@ -242,7 +249,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
         "ledger": departures,
         "effects": {k: v for k, v in effects.items() if k not in {d.name for d in spec.ledger}},
         "runs": [_run(spec, record, listed) for record in runs],
-        "metrics": list(dict.fromkeys(c.metric for c in spec.claims)),
+        "metrics": spec.judged_metrics,
         "pairs": any(record.key.data != record.key.model for record in runs),
         "cost": _cost(runs),
         "hours": sum(record.hours for record in runs),
@@ -250,7 +257,7 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
             {"title": f"{p.claim.setting}, seed {p.seed}, {p.protocol}", "sentence": p.sentence}
             for p in report.unfinished(spec, runs)
         ],
-        "commands": _commands(study, [v for _, verdicts, _ in judged for v in verdicts]),
+        "commands": _commands(study, [v for _, said, _ in (*judged, *ranked) for v in said]),
         "problems": study.problems,
         "newest": max((_started(record) for record in runs), default=""),
     }
@@ -259,11 +266,12 @@ def _study(study: Study, catalogued: Paper | None) -> dict[str, Any]:
 # --- the table
 
 
-def _judged(study: Study, claim: Claim) -> tuple[Claim, list[Verdict], str]:
-    """The claim's verdicts, what is as written in the reproduction first; or why there is none."""
+def _judged(study: Study, claim: Any) -> tuple[Any, list[Any], str]:
+    """The verdicts on a claim or an order, what is as written in the reproduction first; or why
+    there is none."""
     try:
         verdicts = judge_all(study.spec, claim, study.records, study.predictions)
-        if claim.metric in human.METRICS:
+        if claim.metric in human.METRICS and claim in study.spec.claims:
             verdicts = [v for v in score.with_people(study.spec, verdicts) if v.claim == claim]
     except UserError as error:
         return claim, [], str(error)
@@ -313,6 +321,47 @@ def _claims(
             }
 
 
+def _orders(
+    judged: Iterable[tuple[Order, list[Ranking], str]], listed: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The same for orders."""
+    for order, rankings, problem in judged:
+        row = {
+            "first": True,
+            "id": order.id,
+            "setting": order.setting,
+            "name": order.name,
+            "row": f"the paper's row “{order.row}”",
+            "paper": paper(order),
+            "unit": unit(order.metric),
+            "sides": [],
+            "others": [],
+            "why": [problem] if problem else [],
+            "status": "not judged" if problem else MISSING,
+        } | dict.fromkeys(("variant", "by", "n", "difference", "strip", "more", "deviations"), "")
+        if not rankings:
+            yield row
+        there = [r for r in rankings if not report.unmeasured(r)]
+        for i, ranking in enumerate(rankings):
+            variant = f"protocol {standing.variant(ranking)}"
+            why = ranking.sentence.removeprefix(f"{ranking.status}: ")
+            yield row | {
+                "first": i == 0,
+                "variant": variant,
+                "by": variant if len(there) > 1 else "",
+                "others": [(standing.variant(r), r.status) for r in there if r is not ranking],
+                "ours": minus(report.ours(ranking)),
+                "sides": [(s.setting, minus(number(s.value)), s.n) for s in ranking.sides],
+                "n": "" if report.unmeasured(ranking) else report.runs(ranking),
+                "difference": minus(report.difference(ranking)),
+                "strip": figures.sides(ranking),
+                "status": report.word(ranking),
+                "more": report.outlook(ranking),
+                "why": [minus(said) for said in (why, *report.remarks(ranking))],
+                "deviations": _footnotes(ranking.deviations, listed),
+            }
+
+
 def minus(text: str) -> str:
     """The text with a minus sign, not a hyphen, before a negative number."""
     return re.sub(r"(?<![\w.)-])-(?=\d)", "−", text)
@@ -346,7 +395,7 @@ def _row(claim: Claim) -> dict[str, Any]:
 def _about(spec: Spec) -> dict[str, list[str]]:
     """What the paper and we mean by each claim, and for which settings if not for all."""
     said: dict[str, dict[str, list[str]]] = {}
-    for claim in in_order(spec):
+    for claim in (*in_order(spec), *spec.orders):
         said.setdefault(claim.name, {}).setdefault(_meaning(claim), []).append(claim.setting)
     return {
         name: [
@@ -359,7 +408,7 @@ def _about(spec: Spec) -> dict[str, list[str]]:
 
 def _context(spec: Spec, listed: Paper | None) -> list[dict[str, str]]:
     """The rows that stand beside our claims in the paper's tables."""
-    ids = {claim.id for claim in spec.claims} - {""}
+    ids = {claim.id for claim in spec.judged} - {""}
     entries = listed.entries if listed else ()
     tables = {entry.table for entry in entries if entry.id in ids}
     return [_printed(e) for e in entries if e.context and e.table in tables]
@@ -412,7 +461,12 @@ def _printed(entry: Entry) -> dict[str, str]:
     }
 
 
-def _meaning(claim: Claim) -> str:
+def _meaning(claim: Claim | Order) -> str:
+    if isinstance(claim, Order):
+        runs = f"{claim.statistic} of {claim.runs or 'an unknown number of'} runs"
+        parts = [claim.where, f"{claim.metric}, {claim.better} is better; {runs}"]
+        parts += ["an order that curves show"]
+        return "; ".join([*parts, *["unverified transcription"] * (claim.evidence == "recalled")])
     what = {"ensemble": f"ensembles of {claim.members}, mean"}
     parts = [
         claim.where,
@@ -467,9 +521,8 @@ def _stored(cell: Sequence[Record], runs: Sequence[Record]) -> list[Record]:
 
 
 def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """One figure for each metric that the claims of the cell are about."""
-    theirs = [claim for claim in study.spec.claims if claim.setting == cell[0].setting]
-    for claim in {c.metric: c for c in reversed(theirs)}.values():
+    """One figure for each metric that the claims and orders of the cell are about."""
+    for claim in reversed(study.spec.watched(cell[0].setting)):
         drawn = [(r, y) for r in cell if np.isfinite(y := figures.curve(r, claim.metric)).any()]
         if not drawn:
             continue
@@ -497,7 +550,9 @@ def _figures(study: Study, cell: Sequence[Record]) -> Iterator[dict[str, Any]]:
             + (f" (of {'; '.join(others)})" if others else "")
             if len(expected[0])
             else "",
-            "paper": f"paper: {paper(claim)}, equal within ± {number(claim.margin)}",
+            "paper": ""
+            if isinstance(claim, Watched)
+            else f"paper: {paper(claim)}, equal within ± {number(claim.margin)}",
         }
 
 
@@ -713,7 +768,7 @@ def _run(spec: Spec, record: Record, listed: Sequence[str]) -> dict[str, Any]:
     segments = record.provenance.get("segments", [])
     error = record.error or {}
     spent = record.hours
-    metrics = dict.fromkeys(c.metric for c in spec.claims)
+    metrics = spec.judged_metrics
     last = [
         f"{metric} {number(value)}"
         for metric in metrics

@@ -13,20 +13,22 @@ from rich.text import Text
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import beside
 from lit_gen.harness.reports.standing import WORDS
-from lit_gen.harness.spec import Claim, Spec, flatten
+from lit_gen.harness.spec import Claim, Order, Spec, Watched, flatten
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.curves import Progress, progress
 from lit_gen.harness.verdicts.ensembles import Predictions
+from lit_gen.harness.verdicts.orders import Ranking, Side
 from lit_gen.harness.verdicts.verdict import RULES, Verdict, group, percent, planned_power
 from lit_gen.harness.words import STYLES, number, plural, unit, with_interval
 
 LOST = ("crashed", "diverged")
+ABOVE = {"lower": "<", "higher": ">"}  # of an order
 
 
 # --- on a terminal
 
 
-def table(verdicts: Sequence[Verdict | Progress]) -> Group:
+def table(verdicts: Sequence[Verdict | Ranking | Progress]) -> Group:
     """What a terminal shows: one row for each verdict, then reasons and deviations."""
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     rows.add_column("claim", overflow="fold")
@@ -40,7 +42,7 @@ def table(verdicts: Sequence[Verdict | Progress]) -> Group:
             Text(_title(verdict)),
             Text(paper(verdict.claim)),
             Text(ours(verdict)),
-            Text(str(verdict.n) if isinstance(verdict, Verdict) else "-"),
+            Text(runs(verdict)),
             Text(_word(verdict), style=STYLES.get(verdict.status, "")),
         )
         said = Text.assemble((_title(verdict), "bold"), f" {sentence(verdict)}")
@@ -49,20 +51,27 @@ def table(verdicts: Sequence[Verdict | Progress]) -> Group:
     return Group(rows, *notes)
 
 
-def lines(verdicts: Sequence[Verdict | Progress], name: str | None = None) -> list[str]:
+def lines(verdicts: Sequence[Verdict | Ranking | Progress], name: str | None = None) -> list[str]:
     """The same without a table, for logs: nothing is wrapped or aligned; then how to go on."""
     said = [f"{_title(v)}: paper {paper(v.claim)}; {in_full(v)}" for v in verdicts]
     return said + _deviations(verdicts) + go_on(verdicts, name)
 
 
-def paper(claim: Claim) -> str:
-    """'93 ± 6.5', or '93' if the paper gives no spread."""
+def paper(claim: Claim | Order | Watched) -> str:
+    """'93 ± 6.5', or '93' if the paper gives no spread; of an order '> trpo'."""
+    if isinstance(claim, Order):
+        return f"{ABOVE[claim.better]} {claim.over}"
+    if isinstance(claim, Watched):
+        return "-"
     spread = "" if claim.spread is None else f" ± {number(claim.spread)}"
     return number(claim.value) + spread
 
 
-def ours(verdict: Verdict | Progress) -> str:
-    """'93.7 [79.7, 107.6]'; of an unfinished run its last value; '-' if there is no number."""
+def ours(verdict: Verdict | Ranking | Progress) -> str:
+    """'93.7 [79.7, 107.6]'; of an order both sides' numbers, '0.42; 0.01'; of an unfinished run its
+    last value; '-' if there is no number."""
+    if isinstance(verdict, Ranking):
+        return "; ".join(number(side.value) for side in verdict.sides) if any(verdict.n) else "-"
     if isinstance(verdict, Progress):
         return number(verdict.value)
     if verdict.mean is None:
@@ -70,44 +79,59 @@ def ours(verdict: Verdict | Progress) -> str:
     return with_interval(verdict.mean, verdict.low, verdict.high)
 
 
-def difference(verdict: Verdict) -> str:
+def runs(verdict: Verdict | Ranking | Progress) -> str:
+    """How many independent numbers: '10'; of an order '10; 5'."""
+    if isinstance(verdict, Ranking):
+        return "; ".join(map(str, verdict.n))
+    return str(verdict.n) if isinstance(verdict, Verdict) else "-"
+
+
+def difference(verdict: Verdict | Ranking) -> str:
     """Ours minus the paper's, '+18.5 [-50.9, 87.9]', with the interval the verdict is read from;
-    '-' if there is none."""
+    '-' if there is none. Of an order the one less the other, better is positive."""
     if verdict.difference is None:
         return "-"
     return "+" * (verdict.difference[0] > 0) + with_interval(*verdict.difference)
 
 
-def remarks(verdict: Verdict | Progress) -> list[str]:
+def remarks(verdict: Verdict | Ranking | Progress) -> list[str]:
     """The verdict's notes, each without its full stop."""
     return [note.rstrip(".") for note in getattr(verdict, "notes", ())]
 
 
-def _title(verdict: Verdict | Progress) -> str:
+def _title(verdict: Verdict | Ranking | Progress) -> str:
     claim = verdict.claim
     seed = f" seed {verdict.seed}" if isinstance(verdict, Progress) else ""
     return f"{claim.setting} {claim.name}{seed}"
 
 
-def word(verdict: Verdict | Progress) -> str:
+def word(verdict: Verdict | Ranking | Progress) -> str:
     """The status; 'not measured yet' where the runs gave no number."""
     return WORDS[0] if unmeasured(verdict) else verdict.status
 
 
-def unmeasured(verdict: Verdict | Progress) -> bool:
-    """Whether the runs gave no number yet."""
+def unmeasured(verdict: Verdict | Ranking | Progress) -> bool:
+    """Whether the runs gave no number yet; of an order, those of one of the two settings."""
+    if isinstance(verdict, Ranking):
+        return verdict.status == "inconclusive" and not all(verdict.n)
     return verdict.status == "inconclusive" and getattr(verdict, "mean", 0) is None
 
 
-def sentence(verdict: Verdict | Progress) -> str:
+def sentence(verdict: Verdict | Ranking | Progress) -> str:
     """The verdict's sentence, which begins with `word`."""
     return f"{word(verdict)}{verdict.sentence.removeprefix(verdict.status)}"
 
 
-def outlook(verdict: Verdict) -> str:
+def outlook(verdict: Verdict | Ranking) -> str:
     """'1 more seed: worse, if it goes on like this'; '' if nothing is to be added."""
     if not verdict.more:
         return ""
+    if isinstance(verdict, Ranking):
+        return "next: " + ", ".join(
+            f"{plural(side.more, 'more seed')} of {side.setting}"
+            for side in verdict.sides
+            if side.more
+        )
     several = verdict.claim.statistic == "ensemble"
     said = plural(verdict.more, "more label subset" if several else "more seed")
     if several:
@@ -118,17 +142,17 @@ def outlook(verdict: Verdict) -> str:
     return f"{said}: {leaning}, if it goes on like this" if leaning else f"next: {said}"
 
 
-def runs_to_go(verdict: Verdict) -> int:
-    """How many runs `next_seeds` are."""
-    return (verdict.more or 0) * verdict.claim.members
+def runs_to_go(verdict: Verdict | Ranking) -> int:
+    """How many runs would decide it, or at least allow it to be decided."""
+    return (verdict.more or 0) * getattr(verdict.claim, "members", 1)
 
 
-def _word(verdict: Verdict | Progress) -> str:
+def _word(verdict: Verdict | Ranking | Progress) -> str:
     more = getattr(verdict, "more", None)
     return word(verdict) + (f", {more} more" if more else "")
 
 
-def _deviations(verdicts: Sequence[Verdict | Progress]) -> list[str]:
+def _deviations(verdicts: Sequence[Verdict | Ranking | Progress]) -> list[str]:
     """One line each; those that not all verdicts share say whose they are."""
     said = []
     for deviation in dict.fromkeys(d for v in verdicts for d in v.deviations):
@@ -138,7 +162,7 @@ def _deviations(verdicts: Sequence[Verdict | Progress]) -> list[str]:
     return said
 
 
-def go_on(verdicts: Sequence[Verdict | Progress], name: str | None) -> list[str]:
+def go_on(verdicts: Sequence[Verdict | Ranking | Progress], name: str | None) -> list[str]:
     """At most one line: the command that would settle the cheapest open question.
 
     Args:
@@ -150,20 +174,28 @@ def go_on(verdicts: Sequence[Verdict | Progress], name: str | None) -> list[str]
     ]
 
 
-def open_ones(verdicts: Iterable[Verdict | Progress]) -> list[Verdict]:
+def open_ones(verdicts: Iterable[Verdict | Ranking | Progress]) -> list[Verdict | Ranking]:
     """Those that more runs would decide, the fewest runs first."""
-    found = [v for v in verdicts if isinstance(v, Verdict) and v.more and v.reproduction]
+    found = [v for v in verdicts if not isinstance(v, Progress) and v.more and v.reproduction]
     return sorted(found, key=runs_to_go)
 
 
-def command(verdict: Verdict, name: str | None = None) -> str:
-    """What trains the seeds that would decide it."""
+def command(verdict: Verdict | Ranking, name: str | None = None) -> str:
+    """What trains the seeds that would decide it; of an order, of the first setting that lacks any,
+    and of the other if it lacks the same ones."""
+    settings = verdict.claim.setting
+    if isinstance(verdict, Ranking):
+        lacking = {side.setting: _following(side) for side in verdict.sides if side.more}
+        seeds = next(iter(lacking.values()))
+        settings = ",".join(setting for setting, same in lacking.items() if same == seeds)
+    else:
+        seeds = next_seeds(verdict)
     return " ".join(
         [
             "reproduce",
             name or verdict.reproduction,
-            f"--setting {verdict.claim.setting} --protocol {verdict.protocol}",
-            f"--seeds {next_seeds(verdict)}",
+            f"--setting {settings} --protocol {verdict.protocol}",
+            f"--seeds {seeds}",
             *_flags(verdict.overrides),
         ]
     )
@@ -171,11 +203,15 @@ def command(verdict: Verdict, name: str | None = None) -> str:
 
 def next_seeds(verdict: Verdict) -> str:
     """The seeds to add: those that follow the ones that count, '4-10', or '2-8:1-10'."""
-    taken = [int(seed.partition(":")[0]) for seed in verdict.values]
-    first = max(taken, default=0) + 1
-    last = first + (verdict.more or 0) - 1
-    text = f"{first}-{last}" if last > first else f"{first}"
+    text = _following(verdict)
     return f"{text}:1-{verdict.claim.members}" if verdict.claim.statistic == "ensemble" else text
+
+
+def _following(one: Verdict | Side) -> str:
+    taken = [int(seed.partition(":")[0]) for seed in one.values]
+    first = max(taken, default=0) + 1
+    last = first + (one.more or 0) - 1
+    return f"{first}-{last}" if last > first else f"{first}"
 
 
 def _flags(overrides: dict[str, Any]) -> list[str]:
@@ -200,8 +236,11 @@ def show(spec: Spec, records: Sequence[Record] = ()) -> Group:
         power = planned_power(claim, seeds)
         row = (name, paper(claim), f"± {number(claim.margin)}", kind, claim.select)
         claims.add_row(*map(Text, (*row, "-" if power is None else percent(power))))
+    for order in spec.orders:
+        name = f"{order.setting} {order.name}"
+        claims.add_row(*map(Text, (name, paper(order), "-", order.statistic, order.select, "-")))
     others = [(n, c) for n, c in spec.protocols.items() if n != spec.default_protocol]
-    metrics = dict.fromkeys(f"{c.metric}, {c.better} is better" for c in spec.claims)
+    metrics = dict.fromkeys(f"{c.metric}, {c.better} is better" for c in spec.judged)
     spreads = dict.fromkeys(
         f"{c.name} over {c.runs or '?'} {c.spread_over}" for c in spec.claims if c.spread
     )
@@ -290,22 +329,28 @@ def _section(spec: Spec, records: Sequence[Record], predictions: Predictions | N
     records = sorted(records, key=lambda r: order(spec, r))
     verdicts = [v for claim in in_order(spec) for v in judge_all(spec, claim, records, predictions)]
     verdicts = score.with_people(spec, verdicts)
-    listed = list(dict.fromkeys(d for each in (*verdicts, *records) for d in each.deviations))
+    ranks = [r for order in spec.orders for r in judge_all(spec, order, records, predictions)]
+    told = (*verdicts, *ranks, *records)
+    listed = list(dict.fromkeys(d for each in told for d in each.deviations))
     parts = [f"## {spec.name}", _citation(spec)]
     if verdicts:
         head = ["setting", "claim", "protocol", "paper", "ours", "difference", "n"]
         head += [rule.replace("_", " ") for rule in RULES] + ["verdict", "deviations"]
         parts.append(_grid(head, [_verdict_row(v, listed) for v in verdicts]))
         parts.append("\n".join(f"- {_title(v)}, {v.protocol}: {in_full(v)}" for v in verdicts))
-    seen = {v.claim for v in verdicts}
-    if missing := [f"{c.setting} {c.name}" for c in spec.claims if c not in seen]:
+    if ranks:
+        head = ["setting", "order", "protocol", "paper", "ours", "difference", "n", "verdict"]
+        parts.append(_grid([*head, "deviations"], [_ranking_row(r, listed) for r in ranks]))
+        parts.append("\n".join(f"- {_title(r)}, {r.protocol}: {in_full(r)}" for r in ranks))
+    seen = {v.claim for v in (*verdicts, *ranks)}
+    if missing := [f"{c.setting} {c.name}" for c in spec.judged if c not in seen]:
         parts.append(f"No runs yet: {', '.join(missing)}.")
     if listed:
         parts.append("Deviations from the paper:")
         known = {d.what: f"{d.name}: {d.what} Why: {d.why}" for d in spec.ledger if d.name}
         parts.append("\n".join(f"{i}. {known.get(d, d)}" for i, d in enumerate(listed, 1)))
     if records:
-        metrics = list(dict.fromkeys(c.metric for c in spec.claims))
+        metrics = spec.judged_metrics
         head = ["setting", "protocol", "seed", "status", "epochs", *metrics]
         head += ["hours", "device", "commit", "deviations"]
         parts += ["Runs:", _grid(head, [_run_row(r, metrics, listed) for r in records])]
@@ -341,7 +386,7 @@ def _citation(spec: Spec) -> str:
     return ". ".join(p for p in (spec.summary, ", ".join(cited)) if p) + "."
 
 
-def in_full(verdict: Verdict | Progress) -> str:
+def in_full(verdict: Verdict | Ranking | Progress) -> str:
     """Sentence, further numbers and notes, on one line."""
     details = getattr(verdict, "details", {}).items()
     said = sentence(verdict) + "".join(f"; {name}: {number(value)}" for name, value in details)
@@ -359,9 +404,27 @@ def _verdict_row(verdict: Verdict, listed: Sequence[str]) -> list[str]:
         difference(verdict),
         str(verdict.n),
         *other,
-        f"**{word(verdict)}**" + (f", {further}" if (further := outlook(verdict)) else ""),
+        _emphasised(verdict),
         _footnotes(verdict.deviations, listed),
     ]
+
+
+def _ranking_row(ranking: Ranking, listed: Sequence[str]) -> list[str]:
+    return [
+        ranking.order.setting,
+        ranking.order.name,
+        ranking.protocol,
+        paper(ranking.order),
+        f"{ours(ranking)} {unit(ranking.order.metric)}",
+        difference(ranking),
+        runs(ranking),
+        _emphasised(ranking),
+        _footnotes(ranking.deviations, listed),
+    ]
+
+
+def _emphasised(verdict: Verdict | Ranking) -> str:
+    return f"**{word(verdict)}**" + (f", {further}" if (further := outlook(verdict)) else "")
 
 
 def _run_row(record: Record, metrics: Sequence[str], listed: Sequence[str]) -> list[str]:
@@ -411,9 +474,8 @@ def unfinished(spec: Spec, records: Sequence[Record]) -> Iterable[Progress]:
     """How each run that is not finished does, in each metric."""
     for record in records:
         if record.status in ("running", "stopped") and not record.smoke:
-            claims = {c.metric: c for c in reversed(spec.claims) if c.setting == record.setting}
-            for claim in reversed(claims.values()):
-                yield progress(claim, record, records)
+            for one in spec.watched(record.setting):
+                yield progress(one, record, records)
 
 
 def _footnotes(deviations: Iterable[str], listed: Sequence[str]) -> str:

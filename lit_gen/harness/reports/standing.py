@@ -9,11 +9,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lit_gen.harness.claims import Entry, Paper
-from lit_gen.harness.spec import Spec, flatten
+from lit_gen.harness.spec import Order, Spec, flatten
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from lit_gen.harness.verdicts.orders import Ranking
     from lit_gen.harness.verdicts.verdict import Verdict
 
 TITLES = ("claim", "paper", "equal", "where it stands")
@@ -34,12 +35,14 @@ class Standing:
         why: a verdict's sentence, the reproduction that has no number yet, or why nobody can
             measure it.
         others: verdicts on the same claim that do not count.
+        rankings: where orders judge it, the one of each that counts.
     """
 
     word: str
     why: str = ""
     verdict: "Verdict | None" = None
     others: "tuple[Verdict, ...]" = ()
+    rankings: "tuple[Ranking, ...]" = ()
 
     @property
     def by(self) -> str:
@@ -51,21 +54,24 @@ class Standing:
         return "; ".join([f"by {variant(self.verdict)}", *others])
 
 
-def variant(verdict: "Verdict") -> str:
+def variant(verdict: "Verdict | Ranking") -> str:
     """'release, model.lr = 0.1': which protocol, and what was changed in it."""
     changes = (f"{name} = {value}" for name, value in flatten(verdict.overrides))
     return ", ".join([verdict.protocol, *changes])
 
 
-def standing(entry: Entry, specs: Iterable[Spec], verdicts: Iterable["Verdict"]) -> Standing:
-    """Of several verdicts that by the default protocol and without changes counts.
+def standing(
+    entry: Entry, specs: Iterable[Spec], verdicts: Iterable["Verdict | Ranking"]
+) -> Standing:
+    """Of several verdicts that by the default protocol and without changes counts. What has no
+    number, but orders, is reproduced if all of these are, and worse if one of them is.
 
     Args:
         specs: the reproductions of the paper.
-        verdicts: on their claims.
+        verdicts: on their claims and orders.
     """
-    ours = {s.name: s for s in specs if any(c.id == entry.id for c in s.claims)}
-    said = [
+    ours = {s.name: s for s in specs if any(c.id == entry.id for c in s.judged)}
+    every = [
         v
         for v in verdicts
         if v.claim.id == entry.id
@@ -73,11 +79,23 @@ def standing(entry: Entry, specs: Iterable[Spec], verdicts: Iterable["Verdict"])
         and (v.mean is not None or v.status != "inconclusive")
     ]
 
-    def rank(verdict: "Verdict") -> tuple:
+    def rank(verdict: "Verdict | Ranking") -> tuple:
         return verdict.protocol != ours[verdict.reproduction].default_protocol, bool(
             verdict.overrides
         )
 
+    said = [v for v in every if not isinstance(v.claim, Order)]
+    first: dict[tuple[str, Order], Ranking] = {}
+    for ranking in sorted((v for v in every if isinstance(v.claim, Order)), key=rank):
+        first.setdefault((ranking.reproduction, ranking.claim), ranking)
+    if first and not said:
+        words = {ranking.status for ranking in first.values()}
+        whole = len(first) == sum(o.id == entry.id for s in ours.values() for o in s.orders)
+        word = "worse" if "worse" in words else "inconclusive"
+        if whole and len(words) == 1:
+            (word,) = words
+        why = "; ".join(f"{r.order.setting} {r.order.name}: {r.sentence}" for r in first.values())
+        return Standing(word, why, rankings=tuple(first.values()))
     if said:
         best, *others = sorted(said, key=rank)
         return Standing(best.status, best.sentence, best, tuple(others))
@@ -122,6 +140,8 @@ def as_json(papers: dict[Paper, dict[Entry, Standing]], context: bool) -> str:
                         {k: getattr(other, k) for k in ("status", *kept)}
                         for other in standings[entry].others
                     ]
+                if rankings := standings[entry].rankings:
+                    row["orders"] = [_ranked(ranking) for ranking in rankings]
             rows.append(row)
         tree[paper.name] = {
             "title": paper.title,
@@ -131,6 +151,14 @@ def as_json(papers: dict[Paper, dict[Entry, Standing]], context: bool) -> str:
             "claims": rows,
         }
     return json.dumps(tree, indent=1, ensure_ascii=False)
+
+
+def _ranked(ranking: "Ranking") -> dict:
+    kept = ("reproduction", "protocol", "overrides", "status", "sentence", "difference")
+    about = {"setting": ranking.order.setting, "over": ranking.order.over}
+    return (
+        about | {k: getattr(ranking, k) for k in kept} | {"sides": list(map(asdict, ranking.sides))}
+    )
 
 
 # --- showing

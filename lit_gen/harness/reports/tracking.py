@@ -34,6 +34,7 @@ from lit_gen.harness.reports import beside
 from lit_gen.harness.reports.mirror import GRIDS, NAMED, Mirror, text
 from lit_gen.harness.spec import Claim, UserError, digest, flatten
 from lit_gen.harness.verdicts.curves import Progress
+from lit_gen.harness.verdicts.orders import Ranking
 from lit_gen.harness.verdicts.verdict import Verdict
 from lit_gen.harness.words import number
 
@@ -79,7 +80,7 @@ def upload(
     client: Any,
     record: Record,
     folder: Path,
-    said: Iterable[Verdict | Progress] = (),
+    said: Iterable[Verdict | Ranking | Progress] = (),
     checkpoints: bool = True,
     figures: Mapping[str, str] | None = None,
     known: dict[str, Mirror] | None = None,
@@ -106,9 +107,11 @@ def upload(
     end = _milliseconds(last["started"]) + int(1000 * seconds)
     cell = _Cell(record)
     place = (record.setting, record.protocol)
+    said = list(said)
+    ranks = [r for r in said if isinstance(r, Ranking) and _ranks(r, record)]
     said = [one for one in said if (one.claim.setting, one.protocol) == place]
     verdicts = [one for one in said if isinstance(one, Verdict)]
-    if verdicts:
+    if verdicts or ranks:
         known.pop(cell.id, None)  # other processes write them too
     before = sum(mirror.sent for mirror in known.values())
     with _alone(client.tracking_uri):
@@ -137,9 +140,12 @@ def upload(
             if any(parent.tags.get(key) != word for key, word in headline.items()):
                 for sibling in _children(client, parent, "tags.kind = 'run'"):
                     Mirror(client, sibling).describe(headline)
-            note = "\n\n".join(_sentence(v) for v in verdicts)
+            note = "\n\n".join(_sentence(v) for v in [*verdicts, *ranks])
             words = {f"verdict.{v.claim.name}": v.status for v in verdicts}
             parent.describe(headline | words | {"mlflow.note.content": note})
+        elif ranks:
+            parent.describe({"mlflow.note.content": "\n\n".join(map(_sentence, ranks))})
+        parent.describe({f"order.{_order(r)}": r.status for r in ranks})
         parent.name(cell.name(parent.tags.get("verdict", "")))
         child.describe({key: parent.tags.get(key) for key in ("claim", "verdict")})
         if record.status == "running" or _children(client, parent, "status = 'RUNNING'", 1):
@@ -220,12 +226,25 @@ def _headline(verdicts: list[Verdict]) -> dict[str, str]:
     return {"claim": ", ".join(v.claim.name for v in verdicts), "verdict": first.status}
 
 
-def _sentence(verdict: Verdict) -> str:
+def _sentence(verdict: Verdict | Ranking) -> str:
     notes = "".join(f" {note}" for note in verdict.notes)
-    return f"**{verdict.claim.name}**: {verdict.sentence}.{notes}"
+    name = _order(verdict) if isinstance(verdict, Ranking) else verdict.claim.name
+    return f"**{name}**: {verdict.sentence}.{notes}"
 
 
-def _standing(record: Record, said: list[Verdict | Progress]) -> dict[str, str]:
+def _order(ranking: Ranking) -> str:
+    """Stands at the cells of both settings."""
+    return f"{ranking.order.setting} {ranking.order.name}"
+
+
+def _ranks(ranking: Ranking, record: Record) -> bool:
+    """Whether it is about the record's cell."""
+    both = (ranking.order.setting, ranking.order.over)
+    place = (ranking.protocol, ranking.overrides)
+    return record.setting in both and place == (record.protocol, record.overrides)
+
+
+def _standing(record: Record, said: list[Verdict | Ranking | Progress]) -> dict[str, str]:
     """How an unfinished run does, nothing if that was not asked; of one that has ended, what was
     measured beside its claims."""
     if record.status not in ("running", "stopped"):
@@ -411,12 +430,14 @@ class Tracker:
         self.thread: threading.Thread | None = None
         self.closing = self.complained = False
 
-    def push(self, record: Record, folder: Path, said: Iterable[Verdict | Progress] = ()) -> None:
+    def push(
+        self, record: Record, folder: Path, said: Iterable[Verdict | Ranking | Progress] = ()
+    ) -> None:
         """Has the record uploaded as it is now, unless a later state comes first."""
         job, said = (copy.deepcopy(record), folder), tuple(said)
         with self.changed:
             self.waiting[identity(record)] = job
-            if verdicts := tuple(one for one in said if isinstance(one, Verdict)):
+            if verdicts := tuple(one for one in said if isinstance(one, Verdict | Ranking)):
                 self.said[_whole(record)] = verdicts
             if progress := tuple(one for one in said if isinstance(one, Progress)):
                 self.said[identity(record)] = progress
@@ -473,7 +494,7 @@ class Tracker:
 def sync(
     pairs: Iterable[tuple[Record, Path]],
     uri: str | None = None,
-    said: Callable[[Record], Iterable[Verdict | Progress]] = lambda record: (),
+    said: Callable[[Record], Iterable[Verdict | Ranking | Progress]] = lambda record: (),
     say: Callable[[str], None] = print,
     checkpoints: bool = True,
     figures: Callable[[Record], Mapping[str, str]] = lambda record: {},

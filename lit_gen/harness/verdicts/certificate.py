@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import Claim, Spec, UserError, digest
-from lit_gen.harness.verdicts import verdict
+from lit_gen.harness.spec import Claim, Order, Spec, UserError, digest
+from lit_gen.harness.verdicts import orders, verdict
 from lit_gen.harness.verdicts.ensembles import Predictions
 
 OURS = "lit_gen.metrics."
@@ -155,7 +155,7 @@ def doubts(
     finished = [r for r in records if r.status == "finished" and not r.smoke]
     return {
         name: reason
-        for name in dict.fromkeys(claim.metric for claim in spec.claims)
+        for name in spec.judged_metrics
         if (reason := _doubt(spec, name, finished, predictions or (lambda record: None)))
     }
 
@@ -193,7 +193,7 @@ def contradiction(record: Record) -> str:
 
 
 def _reservations(
-    spec: Spec, claim: Claim, members: list[Record], predictions: Predictions
+    spec: Spec, claim: Claim | Order, members: list[Record], predictions: Predictions
 ) -> list[str]:
     """What a reader must know about the records behind a verdict, a sentence each."""
     finished = [r for r in members if r.status == "finished"]
@@ -213,14 +213,26 @@ def _reservations(
     return said[:4]
 
 
+@overload
+def judge_all(
+    spec: Spec, claim: Claim, records: Iterable[Record], predictions: Predictions | None = None
+) -> list[verdict.Verdict]: ...
+
+
+@overload
+def judge_all(
+    spec: Spec, claim: Order, records: Iterable[Record], predictions: Predictions | None = None
+) -> list[orders.Ranking]: ...
+
+
 def judge_all(
     spec: Spec,
-    claim: Claim,
+    claim: Claim | Order,
     records: Iterable[Record],
     predictions: Predictions | None = None,
-) -> list[verdict.Verdict]:
-    """`verdict.judge_all`, where numbers that are in doubt give "not comparable"; deviations that
-    the file has learnt of since a run stand beside its verdict, too.
+) -> Any:
+    """`verdict.judge_all` or `orders.judge_all`, where numbers that are in doubt give "not
+    comparable"; deviations that the file has learnt of since a run stand beside its verdict, too.
 
     Every verdict that anyone sees comes from here.
     """
@@ -231,21 +243,28 @@ def judge_all(
         except UserError:
             return None  # a doubt says so
 
-    def doubted(members: list[Record]) -> dict[str, str]:
-        return doubts(spec, members, predictions)
-
     members: list[list[Record]] = []
 
     def remembered(kind: list[Record]) -> dict[str, str]:
         members.append(kind)
-        return doubted(kind)
+        return doubts(spec, kind, predictions)
 
-    verdicts = verdict.judge_all(claim, records, readable, remembered)
+    settings, verdicts = [claim.setting], []
+    if isinstance(claim, Order):
+        settings.append(claim.over)
+        verdicts += orders.judge_all(claim, records, remembered)
+    else:
+        verdicts += verdict.judge_all(claim, records, readable, remembered)
     return [
         replace(
             said,
             deviations=tuple(
-                dict.fromkeys([*spec.departures(claim.setting, said.protocol), *said.deviations])
+                dict.fromkeys(
+                    [
+                        *(d for one in settings for d in spec.departures(one, said.protocol)),
+                        *said.deviations,
+                    ]
+                )
             ),
             notes=(*said.notes, *_reservations(spec, claim, kind, readable)),
         )

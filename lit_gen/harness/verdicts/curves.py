@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import Claim, Seed, digest
+from lit_gen.harness.spec import Claim, Seed, Watched, digest
 from lit_gen.harness.verdicts.statistics import prediction
 from lit_gen.harness.verdicts.verdict import group, started
 from lit_gen.harness.words import number, plural, unit
@@ -24,7 +24,7 @@ class Progress:
         low, high: between these a run like the n stored ones is expected.
     """
 
-    claim: Claim
+    claim: Claim | Watched
     reproduction: str
     protocol: str
     seed: Seed
@@ -39,7 +39,7 @@ class Progress:
     deviations: tuple[str, ...] = ()
 
 
-def progress(claim: Claim, record: Record, references: Iterable[Record]) -> Progress:
+def progress(claim: Claim | Watched, record: Record, references: Iterable[Record]) -> Progress:
     """Whether a run does as well as stored ones did after the same number of epochs.
 
     With n >= 2 stored runs a new one like them lies in `band` in 95 of 100 cases; a run on its
@@ -106,7 +106,7 @@ def band(values: Any) -> tuple[Any, Any]:
 
 
 def _references(
-    claim: Claim, record: Record, records: Iterable[Record], epoch: int
+    claim: Claim | Watched, record: Record, records: Iterable[Record], epoch: int
 ) -> list[Record]:
     """Stored runs to compare with at that epoch, one for each data seed, as runs on the same data
     are more alike than others; of two precisions its own.

@@ -97,10 +97,15 @@ def claims_of(claims: Iterable[Claim], setting: str, seeds: Sequence[Seed]) -> l
     models = [sum(s.data == data for s in seeds) for data in {seed.data for seed in seeds}]
     fewest = min(models, default=0)
     here = [c for c in claims if c.setting == setting]
+    if not here:
+        raise UserError(
+            f"--until decided looks at claims, and none is about {setting}: orders are judged "
+            "once, when all seeds have run. Leave out --until."
+        )
     chosen = [c for c in here if c.statistic != "ensemble" or fewest >= c.members]
     if not chosen:
         raise UserError(
-            f"The claims of {setting} are ensembles of {here[0].members if here else '?'}; these "
+            f"The claims of {setting} are ensembles of {here[0].members}; these "
             "seeds do not fill one. Write --seeds 1-10:1-10, label subsets and models."
         )
     return chosen

@@ -15,6 +15,9 @@ probability of at most 5 % under the assumptions of its interval:
     it printed neither: its m runs (1, if it is silent) are assumed to
     scatter like ours, and nothing is assumed about their luck           Student: `like_ours`
     medians and best runs                                                bootstrap: `bootstrap`
+
+An order between two settings of ours is delta > 0, with the runs of the other setting in the place
+of the paper's: `difference` of means, `medians` of medians.
 """
 
 import functools
@@ -208,19 +211,67 @@ def bootstrap(
         statistic: (draws, n) -> (draws,).
         theirs: the paper's, if it is another function of its runs.
     """
+    random, n = np.random.default_rng(0), len(values)  # same runs, same verdict
+    estimate = float(statistic(np.asarray(values, np.float64)[None])[0]) - value
+    ours = statistic(_draws(values, n, random))
+    resampled = ours - (theirs or statistic)(_draws(values, runs, random))
+    return _around(estimate, resampled, n, alpha, widen)
+
+
+def medians(
+    values: Sequence[float], others: Sequence[float], alpha: float = ALPHA, widen: float = 1.0
+) -> Difference:
+    """The median of some runs minus that of others, both ours; each end is the further one of two.
+
+    `bootstrap`'s, each side resampled from its own runs and the smaller one widening, is about the
+    medians. But it errs in 14 % of cases where ten runs a side end in one of two places, one half
+    here and one there: their medians jump. `shift`'s errs in at most 5 %, whatever the runs are
+    like, where both sides are alike, but not if their medians are all that is.
+    """
+    random, sides = np.random.default_rng(0), (values, others)
+    ours, theirs = (np.median(_draws(x, len(x), random), axis=-1) for x in sides)
+    d = float(np.median(values) - np.median(others))
+    found = _around(d, ours - theirs, min(map(len, sides)), alpha, widen)
+    low, high = shift(values, others, alpha)
+    return Difference(d, min(found.low, low), max(found.high, high))
+
+
+def shift(
+    values: Sequence[float], others: Sequence[float], alpha: float = ALPHA
+) -> tuple[float, float]:
+    """Interval of how much further up the values lie; infinite where they are too few.
+
+    Of all n m differences the k-th smallest and the k-th largest, with the largest k for which
+    Mann & Whitney's U is below k with a probability of at most alpha if all n + m are of one kind
+    (Ann. Math. Stat. 18, 1947; Hodges & Lehmann, Ann. Math. Stat. 34, 1963). It is exact for
+    any numbers without ties, and errs less often with them.
+    """
+    n, m = len(values), len(others)
+    ways = np.zeros(n * m + 1)  # the C(n + m, n) arrangements by their U, prod (1-q^(m+i))/(1-q^i)
+    ways[0] = 1
+    for i in range(1, n + 1):
+        ways[m + i :] -= ways[: max(n * m + 1 - m - i, 0)].copy()
+        for u in range(i, n * m + 1):
+            ways[u] += ways[u - i]
+    k = int(np.searchsorted(np.cumsum(ways) / math.comb(n + m, n), alpha, side="right"))
+    pairs = np.sort(np.subtract.outer(np.asarray(values, float), others), axis=None)
+    return (float(pairs[k - 1]), float(pairs[-k])) if k else (-math.inf, math.inf)
+
+
+def _draws(values: Sequence[float], size: int, random: np.random.Generator) -> Array:
+    """Smoothed resamples, (RESAMPLES, size)."""
+    x = np.asarray(values, dtype=np.float64)
+    kernel = len(x) ** -0.2  # in standard deviations; shrinking the centres keeps the variance
+    shrink = 1 / math.sqrt(1 + kernel**2)
+    noise = kernel * deviation(values) * random.standard_normal((RESAMPLES, size))
+    return x.mean() + shrink * (random.choice(x, (RESAMPLES, size)) - x.mean() + noise)
+
+
+def _around(estimate: float, resampled: Array, n: int, alpha: float, widen: float) -> Difference:
+    """The interval around an estimate: its half width is the further end of the resamples."""
     from scipy.special import ndtri
 
-    x = np.asarray(values, dtype=np.float64)
-    n, alpha, random = len(x), alpha / 2, np.random.default_rng(0)  # same runs, same verdict
-    estimate = float(statistic(x[None])[0]) - value
-    kernel = n**-0.2  # in standard deviations; shrinking the centres keeps the variance
-    shrink = 1 / math.sqrt(1 + kernel**2)
-
-    def draws(size: int) -> Array:
-        noise = kernel * deviation(values) * random.standard_normal((RESAMPLES, size))
-        return x.mean() + shrink * (random.choice(x, (RESAMPLES, size)) - x.mean() + noise)
-
-    resampled = statistic(draws(n)) - (theirs or statistic)(draws(runs))
+    alpha /= 2
     widen *= math.sqrt(n / (n - 1)) * float(t_quantile(1 - alpha, n - 1) / ndtri(1 - alpha))
     ends = np.quantile(resampled - np.median(resampled), [alpha, 1 - alpha])
     half = widen * float(np.abs(ends).max())

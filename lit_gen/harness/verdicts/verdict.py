@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import CHOICES, Claim, Seed, UserError, digest
+from lit_gen.harness.spec import CHOICES, Claim, Order, Seed, UserError, digest
 from lit_gen.harness.verdicts import statistics
 from lit_gen.harness.verdicts.ensembles import Predictions, ensembles
 from lit_gen.harness.verdicts.statistics import ALPHA, Difference, Paper, interval
@@ -86,7 +86,7 @@ class Verdict:
 # --- one run's number
 
 
-def select(record: Record, claim: Claim, rule: str | None = None) -> float:
+def select(record: Record, claim: Claim | Order, rule: str | None = None) -> float:
     """The number of one finished run, by the claim's rule or another one.
 
         last           the test after the last epoch
@@ -135,7 +135,7 @@ def selections(record: Record, claim: Claim) -> dict[str, float | None]:
     return numbers
 
 
-def unmeasured(claim: Claim, record: Record) -> str:
+def unmeasured(claim: Claim | Order, record: Record) -> str:
     """Why a finished run has no number for the claim, though nothing is wrong; '' if it has."""
     if claim.select != "last" or claim.metric in record.result.get("metrics", {}):
         return ""
@@ -145,7 +145,7 @@ def unmeasured(claim: Claim, record: Record) -> str:
 
 
 def _not_logged(
-    record: Record, claim: Claim, name: str, logged: Iterable[str], where: str
+    record: Record, claim: Claim | Order, name: str, logged: Iterable[str], where: str
 ) -> UserError:
     names = ", ".join(sorted(logged)) or "nothing"
     return UserError(
@@ -208,6 +208,24 @@ def judged(records: Sequence[Record]) -> list[Record]:
     return [best[key] for key in sorted(best)]
 
 
+def tally(runs: Sequence[Record]) -> dict[str, int]:
+    """How many of them finished, diverged, crashed, and did not finish."""
+    counts = {s: sum(r.status == s for r in runs) for s in ("finished", "diverged", "crashed")}
+    return counts | {"unfinished": len(runs) - sum(counts.values())}
+
+
+def lost(runs: Sequence[Record]) -> list[str]:
+    """Those that left no number and may have been the worse ones, in words."""
+    states = {"diverged": "diverged", "crashed": "crashed", "stopped": "stopped before the end"}
+    counts = {words: sum(r.status == s for r in runs) for s, words in states.items()}
+    return [f"{count} {words}" for words, count in counts.items() if count]
+
+
+def distinct(finished: Sequence[Record]) -> bool:
+    """Whether all learned differently, so that equal numbers are no doubt of the seed's."""
+    return len({repr(r.result.get("curve")) for r in finished}) == len(finished)
+
+
 # --- the verdict
 
 
@@ -240,8 +258,7 @@ def judge(
         )
     runs = judged(records)
     finished = [r for r in runs if r.status == "finished"]
-    counts = {s: sum(r.status == s for r in runs) for s in ("finished", "diverged", "crashed")}
-    counts["unfinished"] = len(runs) - sum(counts.values())
+    counts = tally(runs)
     common = {
         "claim": claim,
         "reproduction": records[0].reproduction if records else "",
@@ -261,44 +278,37 @@ def judge(
         if without := [why for r in finished if (why := unmeasured(claim, r))]:
             # nothing is said of the others: what could not be measured may have been worse
             said = f"no number of {plural(len(without), 'finished run')}: {without[0]}"
-            sentence = f"inconclusive: {said}{_casualties(counts)}"
+            sentence = f"inconclusive: {said}{casualties(counts)}"
             return Verdict(**common, status="inconclusive", sentence=sentence)
         values = {str(r.key): select(r, claim) for r in finished}
-        units = list(_by_data_seed(finished, list(values.values())).values())
+        units = list(by_data_seed(finished, list(values.values())).values())
         alternatives = _alternatives(claim, finished)
     common |= {"values": values, "alternatives": alternatives, "details": details}
-    casualties = _casualties(counts)
-    if reason := (doubts or {}).get(claim.metric) or _not_comparable(claim, finished, values):
-        return Verdict(
-            **common,
-            status="not comparable",
-            sentence=f"not comparable: {reason}{casualties}",
-        )
+    if reason := (doubts or {}).get(claim.metric) or not_comparable(claim, finished, values):
+        sentence = f"not comparable: {reason}{casualties(counts)}"
+        return Verdict(**common, status="not comparable", sentence=sentence)
 
     plan = _plan(records)
-    distinct = len({repr(r.result.get("curve")) for r in finished}) == len(finished)
-    found = _weigh(claim, units, _level(plan, len(units)), distinct)
-    lost = [f"{counts[s]} {s}" for s in ("diverged", "crashed") if counts[s]]
-    if stopped := sum(r.status == "stopped" for r in runs):
-        lost.append(f"{stopped} stopped before the end")
-    status = _status(claim, found, bool(lost))
+    found = _weigh(claim, units, level(records, len(units)), distinct(finished))
+    gone = lost(runs)
+    status = _status(claim, found, bool(gone))
     more, leaning, outlook = None, "", ""
     if status == "inconclusive":
-        more, leaning, outlook = _outlook(claim, found, lost, plan and plan[1])
+        more, leaning, outlook = _outlook(claim, found, gone, plan and plan[1])
     subject = _subject(claim, found, len(finished))
     clauses = [f"{status}: {lacking}{subject}", _reason(claim, found, status), outlook]
     inside = found.difference is not None and (
         found.difference.not_above if claim.better == "lower" else found.difference.not_below
     )(claim.margin)
     power, notes = _power(claim, found)
-    if status != "inconclusive" or lost:
+    if status != "inconclusive" or gone:
         notes = []
-    if status == "inconclusive" and inside and not lost:
+    if status == "inconclusive" and inside and not gone:
         notes = ["Shown is that it is not worse than the paper's by more than the margin.", *notes]
     return Verdict(
         **common,
         status=status,
-        sentence="; ".join(c for c in clauses if c) + casualties,
+        sentence="; ".join(c for c in clauses if c) + casualties(counts),
         n=found.n,
         mean=found.value,
         low=found.low,
@@ -306,7 +316,7 @@ def judge(
         more=more,
         difference=found.difference
         and (found.difference.estimate, found.difference.low, found.difference.high),
-        not_worse=None if found.difference is None else bool(inside and not lost),
+        not_worse=None if found.difference is None else bool(inside and not gone),
         power=power,
         notes=(*notes, *_caveats(claim)),
         leaning=leaning,
@@ -334,6 +344,10 @@ class _Weighed:
 
 def _weigh(claim: Claim, units: Sequence[float], alpha: float, distinct: bool) -> _Weighed:
     """
+    Equal runs that learned differently give medians an interval without width: the median lies
+    above all n of them, or below, with a probability of at most 2^-n each (order statistics; Hahn &
+    Meeker, Statistical Intervals, 1991, Sec. 5.2).
+
     Args:
         distinct: the runs learned differently, so that equal numbers are no doubt of the seed's.
     """
@@ -342,13 +356,14 @@ def _weigh(claim: Claim, units: Sequence[float], alpha: float, distinct: bool) -
         return _Weighed(0, None, None, None, 0.0, alpha, None)
     paper = _paper(claim)
     fair = spread > 0 or (paper.known and paper.spread == 0 and n > 2)
+    certain = distinct and 2.0**-n <= alpha  # that their median lies within [x_(1), x_(n)]
     if claim.statistic in FEWEST:
         x, runs, lower = np.asarray(units, float), paper.runs, claim.better == "lower"
         if claim.statistic == "median":
             difference = statistics.bootstrap(
                 units, claim.value, runs, lambda a: np.median(a, axis=-1), alpha=alpha,
                 widen=WIDEN["median"],
-            ) if n >= FEWEST["median"] and fair else None  # fmt: skip
+            ) if n >= FEWEST["median"] and (fair or certain) else None  # fmt: skip
             return _Weighed(n, float(np.median(x)), None, None, spread, alpha, difference)
         if n < max(runs, FEWEST["best"]):
             return _Weighed(
@@ -395,8 +410,9 @@ def _plan(records: Sequence[Record]) -> tuple[int, int] | None:
     return min(int(p["first"]) for p in plans), max(int(p["most"]) for p in plans)
 
 
-def _level(plan: tuple[int, int] | None, n: int) -> float:
-    """Level of each test now: 5 %, or what a plan has left for this look."""
+def level(records: Sequence[Record], n: int) -> float:
+    """Level of each test now: 5 %, or what a plan of these runs has left for this look."""
+    plan = _plan(records)
     if plan is None or n < 2:
         return ALPHA
     first, most = plan
@@ -569,7 +585,7 @@ def _check(claim: Claim) -> None:
         )
 
 
-def _by_data_seed(records: Sequence[Record], numbers: Sequence[float]) -> dict[int, float]:
+def by_data_seed(records: Sequence[Record], numbers: Sequence[float]) -> dict[int, float]:
     """Means over the runs that share a data seed. Runs on the same data are not independent: ten
     models on one label subset say little about other subsets."""
     shared: dict[int, list[float]] = {}
@@ -584,11 +600,13 @@ def _alternatives(claim: Claim, finished: Sequence[Record]) -> dict[str, float |
     for rule in RULES:
         numbers = [s[rule] for s in every]
         if numbers and all(x is not None and math.isfinite(x) for x in numbers):
-            means[rule] = float(np.mean([*_by_data_seed(finished, numbers).values()]))
+            means[rule] = float(np.mean([*by_data_seed(finished, numbers).values()]))
     return means
 
 
-def _not_comparable(claim: Claim, finished: Sequence[Record], values: dict[str, float]) -> str:
+def not_comparable(
+    claim: Claim | Order, finished: Sequence[Record], values: dict[str, float]
+) -> str:
     """Why the numbers cannot be held against the paper's; '' if they can."""
     lost = [f"seed {k} gave {v}" for k, v in values.items() if not math.isfinite(v)]
     if lost:
@@ -615,10 +633,11 @@ def _subject(claim: Claim, found: _Weighed, runs: int) -> str:
     return f"{what}{said} {unit(claim.metric)} over {over}"
 
 
-def _casualties(counts: dict[str, int]) -> str:
+def casualties(counts: dict[str, int], whose: str = "") -> str:
+    """'; 1 of 5 runs crashed', or '' if all finished."""
     total = sum(counts.values())
     names = [s for s in ("diverged", "crashed", "unfinished") if counts[s]]
-    words = [f"{counts[s]} of {plural(total, 'run')} {s}" for s in names]
+    words = [f"{counts[s]} of {plural(total, 'run')}{whose} {s}" for s in names]
     return "".join(f"; {w}" for w in words).replace(" unfinished", " not finished")
 
 

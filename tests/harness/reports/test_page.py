@@ -22,7 +22,7 @@ from lit_gen.harness.claims import Entry, Paper
 from lit_gen.harness.cli import main
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import figures, page
-from lit_gen.harness.spec import Claim, Deviation, Figure, Spec, UserError
+from lit_gen.harness.spec import Claim, Deviation, Figure, Order, Spec, UserError
 from lit_gen.harness.verdicts.curves import progress
 from lit_gen.harness.verdicts.verdict import Verdict, judge
 
@@ -669,6 +669,23 @@ def asked_in_a_browser(probe: str, folder: Path) -> str:
     answer = re.search(r'data-answer="([^"]*)"', dumped)
     assert answer, dumped[:500]
     return answer[1]
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_orders_fit_too(width, tmp_path) -> None:
+    order = Order(
+        "above_higher", "test/errors", "as_paper", "higher", "lower", "median", "last", 10, "x",
+        "Figure 1", "a row", "recalled",
+    )  # fmt: skip
+    changed = [r for r in RUNS if r.overrides]
+    spec = replace(SPEC, claims=(), orders=(order, replace(order, name="other", over="wide")))
+    text = page.html([study([*FINISHED, *changed], spec=spec)])
+
+    answer = asked_in_a_browser(PROBE.format(width=width, page=escape(text)), tmp_path)
+
+    assert text.count("<table class=") == 2  # of orders, and of runs
+    assert answer.split("|")[:5] == [f"{width}", "0", "", "0", "0"]
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")

@@ -22,8 +22,9 @@ from lit_gen.harness import record as records
 from lit_gen.harness.record import Record
 from lit_gen.harness.reports import tracking
 from lit_gen.harness.reports.mirror import FILES, drawn
-from lit_gen.harness.spec import Claim, Seed, UserError
+from lit_gen.harness.spec import Claim, Order, Seed, UserError
 from lit_gen.harness.verdicts.curves import Progress
+from lit_gen.harness.verdicts.orders import Ranking, Side
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(lit_gen.__file__).parents[1])}
 
@@ -250,6 +251,30 @@ def test_verdicts_on_another_cell_stay_out(store, folder) -> None:
     once(store, make(), folder, other)
 
     assert runs(store)[0][0].data.metrics == {}
+
+
+def test_an_order_stands_at_the_cells_of_both_settings_and_at_no_other(store, folder) -> None:
+    order = Order(
+        "above_100", "test/errors", "labels_200", "labels_100", "lower", "median", "last", 3, "",
+        "", "", "text",
+    )  # fmt: skip
+    sides = tuple(Side(s, 1, 9.0, {"1": 9.0}, {}, 4) for s in ("labels_200", "labels_100"))
+    said = Ranking(order, "paper_table", "release", "inconclusive", "inconclusive: why", sides)
+
+    for setting in ("labels_200", "labels_100", "labels_50"):
+        assert once(store, make(setting=setting), folder, said).problem is None
+    cells = {run.data.tags["setting"]: run.data.tags for run in runs(store)[0]}
+
+    for setting in ("labels_200", "labels_100"):
+        assert cells[setting]["order.labels_200 above_100"] == "inconclusive"
+        assert (
+            cells[setting]["mlflow.note.content"] == "**labels_200 above_100**: inconclusive: why."
+        )
+    assert not any(key.startswith("order.") for key in cells["labels_50"])
+    once(store, make(), folder, judged(94.5), said)
+    tags = next(run.data.tags for run in runs(store)[0] if run.data.tags["setting"] == "labels_100")
+    assert "above_100" in tags["mlflow.note.content"]
+    assert tags["verdict"] == "reproduced"
 
 
 def test_overrides_and_smoke_runs_have_cells_of_their_own(store, folder) -> None:

@@ -13,10 +13,12 @@ from lit_gen.harness.verdicts.statistics import (
     difference,
     expected_best,
     interval,
+    medians,
     power,
     prediction,
     runs_for_power,
     runs_to_decide,
+    shift,
     spent_level,
     welch,
 )
@@ -169,6 +171,61 @@ def test_bootstrap_errs_in_at_most_8_percent(kind, statistic, n, m, monkeypatch)
         misses += (found.low > 0, found.high < 0)
 
     assert at_most(misses.max() / draws, 0.08, draws)
+
+
+# --- two settings of ours
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 5), (5, 10), (12, 7)])
+def test_a_shift_is_seen_where_mann_and_whitney_see_it(n: int, m: int) -> None:
+    from scipy.stats import mannwhitneyu
+
+    random = np.random.default_rng(4)
+    for _ in range(40):
+        x, y = random.normal(0.5, 1, n), random.normal(0, 1, m)
+        low, high = shift(x, y)
+        for side, seen in (("greater", low > 0), ("less", high < 0)):
+            p = mannwhitneyu(x, y, alternative=side, method="exact").pvalue
+            assert seen == (p <= ALPHA)
+        assert shift(y, x) == (-high, -low)
+
+
+def test_two_runs_a_side_show_no_shift() -> None:
+    assert shift([8, 9], [1, 2]) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    "kind", ["normal", "skewed", "one of two places", "never or always", "of another spread"]
+)
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (10, 10), (5, 10)])
+def test_an_order_is_rarely_seen_where_there_is_none(kind, n, m, monkeypatch) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    random, draws = np.random.default_rng(5), 300
+
+    def sample(size: int, spread: float) -> np.ndarray:
+        return {
+            "normal": lambda: random.normal(size=size),
+            "skewed": lambda: random.exponential(size=size),
+            "one of two places": lambda: 0.9 * (random.random(size) < 0.5) + 0.02 * sample_of(size),
+            "never or always": lambda: 1.0 * (random.random(size) < 0.5),
+            "of another spread": lambda: spread * random.normal(size=size),
+        }[kind]()
+
+    def sample_of(size: int) -> np.ndarray:
+        return random.normal(size=size)
+
+    found = [medians(sample(n, 3), sample(m, 1)) for _ in range(draws)]
+    misses = np.array([[f.low > 0, f.high < 0] for f in found]).sum(0)
+
+    assert at_most(misses.max() / draws, ALPHA, draws)
+
+
+def test_an_order_is_seen_where_there_is_one() -> None:
+    random = np.random.default_rng(6)
+    seen = [medians(random.normal(2, 1, 10), random.normal(0, 1, 10)).low > 0 for _ in range(100)]
+
+    assert sum(seen) > 80
+    assert medians([1] * 5, [0] * 5) == Difference(1, 1, 1)
 
 
 # --- how many runs

@@ -115,6 +115,18 @@ def test_runs_at_the_ceiling_that_learned_differently_are_taken_to_scatter_as_th
     assert judge(replace(claim, margin=0.1), at_most).status == "inconclusive"
 
 
+def test_equal_runs_that_learned_differently_have_a_certain_median() -> None:
+    """All n above the median, or all below: 2^-n each, less than 5 % from five runs on."""
+    claim = replace(CLAIM, statistic="median", value=0.0, margin=0.05, spread=None)
+    runs_of = lambda n, x: [run(s, x, curve=[100 + s, x]) for s in range(1, n + 1)]  # noqa: E731
+
+    assert judge(claim, runs_of(5, 0.0)).status == "reproduced"
+    assert judge(claim, runs_of(5, 0.0)).difference == (0, 0, 0)
+    assert judge(claim, runs_of(5, 0.2)).status == "worse"
+    assert judge(claim, runs_of(4, 0.0)).status == "inconclusive"
+    assert "does the seed reach" in judge(claim, [run(s, 0.0) for s in range(1, 11)]).sentence
+
+
 def test_not_worse_is_said_where_better_and_equal_cannot_be_told_apart() -> None:
     verdict = judge(CLAIM, runs([60, 95, 82, 88, 70, 90]))
 
