@@ -14,7 +14,7 @@ from lit_gen.harness.verdicts.verdict import Verdict
 
 NAME = "improved_gan_mnist_semisup"
 OWN = {
-    "improved_gan": 30, "iaf": 57, "infogan": 13, "vime": 39, "gail": 156, "dcgan": 17, "vae": 89,
+    "improved_gan": 30, "iaf": 57, "infogan": 13, "vime": 46, "gail": 156, "dcgan": 17, "vae": 89,
     "draw": 5, "pixel_rnn": 32,
 }  # fmt: skip
 README = Path(__file__).parents[2] / "README.md"
@@ -54,7 +54,8 @@ def test_every_claim_is_fixed_in_advance() -> None:
         claim = entry.claim("all")
         assert claim.reason, entry.id
         assert 0 < claim.margin < math.inf, entry.id
-        if not claim.reason.startswith("a tenth of the way"):  # from random to expert, of returns
+        wide = ("a tenth of the way", "a hundredth of the range")  # of returns
+        if not claim.reason.startswith(wide):
             assert claim.margin < max(abs(claim.value), 1) * 1.2, entry.id
 
 
@@ -103,7 +104,7 @@ def test_what_was_never_verified_is_known() -> None:
         "draw": 2,
         "pixel_rnn": 14,
         "vae": 4,
-        "vime": 8,
+        "vime": 13,
     }
 
 
@@ -242,8 +243,8 @@ def test_the_command_lists_every_claim_once(
         rows = [line for line in lines if line.split("\t")[1] == entry.id]
         same = [e for e in ENTRIES if e.id == entry.id and not e.context]
         assert len(rows) == len(same), entry.id
-    assert sum(OWN.values()) == 438
-    assert len(lines) == 438
+    assert sum(OWN.values()) == 445
+    assert len(lines) == 445
     assert {line.count("\t") for line in lines} == {6}
     draw = next(line for line in lines if "mnist.draw_no_attention.bound" in line).split("\t")
     assert draw[0] == "draw"
@@ -271,7 +272,7 @@ def test_the_command_speaks_json(capsys: pytest.CaptureFixture) -> None:
     rows = {row["id"]: row for paper in tree.values() for row in paper["claims"]}
 
     assert list(tree) == ["vime", "gail"]
-    assert len(rows) == 39 + 156
+    assert len(rows) == 46 + 156
     assert len(rows["reacher.trajs4.gail_lambda0"]["raw"]) == 7
     assert rows["walker2d_shaped.curve.vime_vs_trpo"]["status"] == "not measurable"
     assert rows["mountaincar_sparse.final.vime"]["unverified"] is True

@@ -33,7 +33,7 @@ def do_data(options: argparse.Namespace) -> int:
 
 def do_sync(options: argparse.Namespace) -> int:
     from lit_gen.harness import store
-    from lit_gen.harness.reports import figures, tracking
+    from lit_gen.harness.reports import courses, figures, tracking
 
     specs = {spec.name: spec for spec in store.specs(options.names)}
     pairs = [
@@ -51,9 +51,11 @@ def do_sync(options: argparse.Namespace) -> int:
     }
     drawn: dict[tuple[str, str], dict[str, str]] = {}
     for name, spec in specs.items():
-        for plot in figures.plots(spec, [r for r, _ in pairs if r.reproduction == name]):
-            file = f"{plot.figure.title}.svg"
-            drawn.setdefault((name, plot.kind), {})[file] = figures.file(plot)
+        theirs = [r for r, _ in pairs if r.reproduction == name]
+        for by in (figures, courses):
+            for plot in by.plots(spec, theirs):
+                file = f"{plot.figure.title}.svg"
+                drawn.setdefault((name, plot.kind), {})[file] = by.file(plot)
     outcomes = tracking.sync(
         pairs,
         None,

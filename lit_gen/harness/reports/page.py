@@ -21,10 +21,10 @@ from lit_gen.harness import record as records
 from lit_gen.harness.claims import Entry, Paper
 from lit_gen.harness.human import score
 from lit_gen.harness.record import CLIP, NEAREST, PICTURES, RECORD, SAMPLES, Record
-from lit_gen.harness.reports import beside, figures, report, standing
+from lit_gen.harness.reports import beside, courses, figures, report, standing
 from lit_gen.harness.reports.report import in_order, paper
 from lit_gen.harness.reports.standing import Standing
-from lit_gen.harness.spec import Claim, Deviation, Order, Spec, UserError, Watched, digest
+from lit_gen.harness.spec import Claim, Deviation, Figure, Order, Spec, UserError, Watched, digest
 from lit_gen.harness.verdicts import human, ledger
 from lit_gen.harness.verdicts.certificate import judge_all
 from lit_gen.harness.verdicts.orders import Ranking
@@ -572,8 +572,30 @@ def _plots(spec: Spec, runs: Iterable[Record]) -> Iterator[dict[str, Any]]:
                 (figures.COLOURS[i % len(figures.COLOURS)], name or "ours")
                 for i, name in enumerate(plot.lines)
             ],
-            "scaled": figure.zero is not None,
+            "caption": _caption(figure, any(line.median for line in plot.lines.values())),
         }
+    for plot in courses.plots(spec, runs):
+        title = f"{plot.figure.title}: {unit(plot.figure.curve)}, {plot.kind}"
+        said = [minus(f"{name}: {line.words}") for name, line in plot.lines.items()]
+        words = f"{title}, over {plot.figure.x}. {'. '.join(said)}"
+        prefix = f"c{digest([spec.name, plot.figure.title, plot.figure.curve, plot.kind])[:8]}-"
+        yield {
+            "title": title,
+            "svg": courses.svg(plot, words, prefix),
+            "key": list(zip(courses.colours(plot), said, strict=True)),
+            "caption": "A line is the median of the runs, the band between their quartiles, as "
+            "far as all of them have got.",
+        }
+
+
+def _caption(figure: Figure, medians: bool) -> str:
+    ours = "medians, between the quartiles" if medians else "means, with their 95 % interval"
+    scaled = ", put on this scale by the paper's own values for 0 and 1"
+    return (
+        f"Diamonds are our {ours}; each dot is one run. Rings on a dashed line are the paper's"
+        f"{scaled if figure.zero is not None else ''}. Lines stand a little aside, so that equal "
+        "points are all seen."
+    )
 
 
 def _said(line: figures.Line) -> str:
