@@ -274,7 +274,7 @@ def test_the_command_speaks_json(capsys: pytest.CaptureFixture) -> None:
     assert list(tree) == ["vime", "gail"]
     assert len(rows) == 46 + 156
     assert len(rows["reacher.trajs4.gail_lambda0"]["raw"]) == 7
-    assert rows["walker2d_shaped.curve.vime_vs_trpo"]["status"] == "not measurable"
+    assert rows["cartpole_shaped.curve.vime_vs_base"]["status"] == "not measurable"
     assert rows["mountaincar_sparse.final.vime"]["unverified"] is True
 
 
