@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.reports import courses, figures
+from lit_gen.harness.reports import courses, figures, page
 from lit_gen.harness.spec import Curves, UserError, load
 
 YAML = """\
@@ -26,7 +26,7 @@ def run(setting: str, seed: int, values: list[float], **others: object) -> Recor
     return Record(
         reproduction="a", setting=setting, seed={"data": seed, "model": seed}, config={},
         spec_hash="", deviations=[], epochs=len(values), max_epochs=len(values),
-        result={"curve": {"train/return": [float(x) for x in values]}}, **said,
+        result={"metrics": {}, "curve": {"train/return": [float(x) for x in values]}}, **said,
     )  # fmt: skip
 
 
@@ -84,6 +84,17 @@ def test_it_is_drawn_over_what_an_epoch_has(spec) -> None:
     assert re.findall(r">(200|100)<", text)  # 40 epochs of 5
     assert figures.COLOURS[0] in text
     assert courses.file(plot) == text
+
+
+def test_the_page_shows_it_with_its_numbers(spec) -> None:
+    runs = [run("ours", seed, [0, seed]) for seed in (1, 2, 3)]
+
+    text = page.html([page.Study(spec, tuple((one, None) for one in runs))])
+
+    assert "Figure 1: return, protocol paper" in text
+    assert "ours: median of 3 runs: mean over the training 1, at the end 2 (1.5 to 2.5)" in text
+    assert "the band between their quartiles" in text
+    assert "Diamonds" not in text
 
 
 @pytest.mark.parametrize(
