@@ -161,6 +161,8 @@ def trust_region_step(
     sufficient: float = 0.1,
     wall: float = 2.0,
     failing: Literal["beyond", "last", "none"] = "beyond",
+    flat_below: float = 1e-6,
+    tiny: float = 1e-8,
 ) -> Step:
     """Moves parameters to a larger objective at a divergence of about `limit`.
 
@@ -181,17 +183,20 @@ def trust_region_step(
             `ratio`, untested ("beyond"), as the code does; take the last one; or none.
         sufficient: part of the promised gain that is enough.
         wall: times `limit`, what the divergence must not exceed.
+        flat_below: of the largest slope, below which nothing is moved.
+        tiny: added to the natural gradient's divergence in units of `limit`, whose root divides it:
+            slopes much smaller than that are no longer stretched to a whole step.
     """
     parameters = list(parameters)
     objective, _ = evaluate()
     g = flat(torch.autograd.grad(objective, parameters))
     before = objective.item()
-    if g.abs().max() < 1e-6:
+    if g.abs().max() < flat_below:
         return Step(0.0, 0.0, 0.0)
 
     product = fisher_vector_product(curved(), parameters, damping)
     direction = conjugate_gradient(product, g, iterations)
-    length = (0.5 * direction.dot(product(direction)) / limit + 1e-8).sqrt()
+    length = (0.5 * direction.dot(product(direction)) / limit + tiny).sqrt()
     full = direction / length
     promised = float(g.dot(full))
 

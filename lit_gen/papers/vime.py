@@ -28,6 +28,7 @@ from lit_gen.nn.trust_region import discounted_sums, gae
 from lit_gen.papers import vime_learners as learners
 
 EARLY, FINAL = 100, 10  # iterations that mean returns are taken of
+SHARED = 64  # steps in a row whose predictions share a draw of the noise (research branch)
 CELLS = 50  # of a map of visited states, in each direction
 
 
@@ -92,8 +93,8 @@ class VIME(LightningModule):
 
     Args:
         task: what it plays; actions are not clipped for the dynamics model.
-        intrinsic: what is added to the reward: the information gain; the squared error of one
-            prediction, the paper's baseline "L2"; or nothing.
+        intrinsic: what is added to the reward: the information gain; the squared error of one drawn
+            prediction, the paper's baseline "L2", each draw being of 64 steps in a row; or nothing.
         eta: its weight.
         learner: of the policy.
         hidden: widths of the policy's layers.
@@ -169,13 +170,14 @@ class VIME(LightningModule):
             ("likelihood_std", likelihood_std > 0, "above 0"),
             ("batches", batches > 0, "above 0"),
             ("largest", largest > 0, "above 0"),
-            ("least", least >= 2, "of 2 or more"),
+            ("pool", pool >= 2, "of 2 or more"),
+            ("least", 2 <= least <= pool, "from 2 to that of the pool"),
+            ("goal_by", goal_by >= 1, "of 1 or more"),
             ("step", step > 0, "above 0"),
             ("dynamics_updates", dynamics_updates >= 0, "of 0 or more"),
             ("dynamics_batch", dynamics_batch >= 1, "of 1 or more"),
             ("samples", samples >= 1, "of 1 or more"),
             ("window", window >= 1, "of 1 or more"),
-            ("pool", pool >= 2, "of 2 or more"),
         ):
             if not fine:
                 raise ValueError(f"{name}={locals()[name]}: give a number {range_}.")
@@ -213,7 +215,11 @@ class VIME(LightningModule):
 
     def training_step(self, batch: Rollout, batch_idx: int) -> dict[str, Tensor | float]:
         s, t = batch.observations, batch.times
-        said = {"train/return": batch.returns.mean()}
+        # the latter tells seeds apart where nothing is learned
+        said = {
+            "train/return": batch.returns.mean(),
+            "train/squared_action": batch.actions.square().mean(),
+        }
         rewards = batch.rewards
         if self.explores and len(self.pool):  # not in the first iteration
             gains = self.gains(batch)
@@ -248,7 +254,7 @@ class VIME(LightningModule):
         with torch.no_grad():
             old = tuple(p.clone() for p in policy(s))
         if of.learner == "trpo":
-            some = torch.randint(len(A), (max(1, int(of.subsample * len(A))),), device=A.device)
+            some = torch.randperm(len(A), device=A.device)[: max(1, int(of.subsample * len(A)))]
             learners.trpo(policy, s, a, A, some, of.max_kl, of.damping, of.keep_last)
         elif of.learner == "reinforce":
             optimizer = self.optimizers()
@@ -283,7 +289,8 @@ class VIME(LightningModule):
         if self.hparams.intrinsic == "information_gain":
             k = self.dynamics.information_gain(x, y, self.hparams.samples, self.hparams.step)
         else:
-            k = (self.dynamics(x) - y).square().sum(-1)
+            noise = self.dynamics.noise(-(-len(x) // SHARED)).repeat_interleave(SHARED, 0)
+            k = (self.dynamics(x, noise[: len(x)]) - y).square().sum(-1)
         copied = ends[batch.lengths > 1]
         k[copied] = k[copied - 1]
         if self.hparams.intrinsic == "prediction_error" and self.hparams.errors_of == "episode":

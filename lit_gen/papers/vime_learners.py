@@ -18,6 +18,7 @@ from lit_gen.nn.policies import GaussianPolicy
 from lit_gen.nn.trust_region import Step, flat, surrogate, trust_region_step
 
 LEAST_STD = 1e-6  # of a policy's actions (code)
+TINY = 1e-8  # added to d H d, by which a step d is scaled to its divergence (code)
 
 
 class RawPolicy(GaussianPolicy):
@@ -31,6 +32,9 @@ class RawPolicy(GaussianPolicy):
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
         mean, log_std = super().forward(observations)
         return mean, log_std.clamp(min=log(LEAST_STD))
+
+    def std(self) -> np.ndarray:
+        return np.maximum(super().std(), LEAST_STD)
 
 
 def lbfgs(parameters: Iterable[Tensor], loss: Callable[[], Tensor], iterations: int = 20) -> float:
@@ -157,18 +161,18 @@ class PerceptronBaseline(nn.Module):
         self._fit(penalized, lambda: parts()[1].item())
 
     def _fit(self, loss: Callable[[], Tensor], divergence: Callable[[], float]) -> None:
-        """Each try begins anew; the last that kept the limit is taken."""
+        """Each try begins anew; the last that kept the limit is taken, or nothing is changed."""
         parameters = list(self.parameters())
         start = parameters_to_vector(parameters).detach().clone()
         kept, factor = None, None
-        for i in range(self.tries):
+        for _ in range(self.tries):
             with torch.no_grad():
                 vector_to_parameters(start, parameters)
             lbfgs(parameters, loss)
             with torch.no_grad():
                 kl = divergence()
             inside = kl <= self.max_kl
-            if inside or (kept is None and i == self.tries - 1):
+            if inside:
                 kept = parameters_to_vector(parameters).detach().clone()
             if factor is None:
                 factor = 0.5 if inside else 2.0
@@ -209,6 +213,7 @@ def trpo(
     return trust_region_step(
         policy.parameters(), evaluate, curved, max_kl, damping, tries=15, ratio=0.8,
         sufficient=0.0, wall=1.0, failing="last" if keep_last else "none",
+        flat_below=0.0, tiny=TINY / (2 * max_kl),
     )  # fmt: skip
 
 
