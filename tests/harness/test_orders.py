@@ -113,6 +113,19 @@ def stands(spec: Spec) -> standing.Standing:
     return standing.standing(entry, [spec], said)
 
 
+def test_settings_that_trained_for_different_lengths_are_not_compared(spec: Spec) -> None:
+    """The file may have changed between the runs of one setting and those of the other."""
+    runs = [record(spec, "wide", seed, float(x)) for seed, x in enumerate(VALUES["wide"], 1)]
+    for seed, x in enumerate(VALUES["narrow"], 1):
+        config = spec.merged("narrow", "paper", overrides={"trainer": {"max_epochs": 1}})
+        runs.append(record(spec, "narrow", seed, float(x), config=config))
+
+    (said,) = store.certificate.judge_all(spec, spec.orders[0], runs)
+
+    assert said.status == "not comparable"
+    assert "wide and narrow also differ in trainer.max_epochs" in said.sentence
+
+
 # --- the file
 
 

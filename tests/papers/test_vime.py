@@ -249,7 +249,7 @@ def test_prediction_errors_are_of_steps_or_of_episodes(
 
     found = model.gains(second)
 
-    assert asked == [()]  # one prediction's, which all steps share
+    assert asked == [(1,)]  # one prediction's, which 64 steps share
     x, y = transitions(model, first, second)
     V, W = model.dynamics.layers(model.dynamics.mu.detach())
     of_V, of_W = model.dynamics.layers(model.dynamics.sigma.detach() ** 2)
@@ -261,6 +261,24 @@ def test_prediction_errors_are_of_steps_or_of_episodes(
     if errors_of == "episode":
         known = torch.cat([known[:3].mean().expand(3), known[3:4], known[4:].mean().expand(2)])
     torch.testing.assert_close(found, known, rtol=1e-6, atol=0)
+
+
+def test_a_prediction_is_drawn_anew_for_each_64_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = built(intrinsic="prediction_error"), []
+    units = sum(model.dynamics.widths[1:])
+    monkeypatch.setattr(
+        model.dynamics, "noise", lambda n: torch.arange(float(n)).unsqueeze(1).expand(n, units)
+    )
+
+    def forward(x: Tensor, noise: Tensor) -> Tensor:
+        asked.append(noise[:, 0])
+        return x[:, : TASK.observations]
+
+    monkeypatch.setattr(model.dynamics, "forward", forward)
+    model.pool.add(batch_of(seed=1))
+    model.gains(batch_of(70, 80))
+
+    assert asked[0].tolist() == [i // 64 for i in range(150)]
 
 
 @pytest.mark.parametrize("intrinsic", ["information_gain", "prediction_error"])
@@ -284,7 +302,9 @@ def test_without_intrinsic_reward_there_is_no_dynamics_model() -> None:
     for seed in range(3):
         said = model.training_step(batch_of(seed=seed), 0)
         assert torch.equal(model.learned[seed][0], batch_of(seed=seed).rewards)
-        assert said.keys() == {"train/return", "train/kl", "train/entropy"}
+        assert said.keys() == {
+            "train/return", "train/squared_action", "train/kl", "train/entropy"
+        }  # fmt: skip
 
     assert not hasattr(model, "dynamics")
     assert len(model.pool) == len(model.medians) == 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from lit_gen.nn.trust_region import Step
+from lit_gen.nn.trust_region import Step, conjugate_gradient, fisher_vector_product, flat
 from lit_gen.papers import vime_learners as learners
 from lit_gen.papers.vime_learners import LinearBaseline, PerceptronBaseline, RawPolicy
 
@@ -177,7 +177,7 @@ def test_a_perceptron_comes_to_predict_the_return() -> None:
     [
         ([0.5, 0.4, 0.05, 0.04], 0.05, 4),  # too far twice
         ([0.05, 0.04, 0.5, 0.03], 0.04, 1 / 4),  # near enough twice, then too far
-        ([0.5] * 9 + [0.6], 0.6, 2**10),  # never near enough
+        ([0.5] * 10, 0, 2**10),  # never near enough: it stays as it was
         ([0.05] * 6 + [0.06], 0.06, 2**-6),  # down to the least penalty
     ],
 )
@@ -214,6 +214,26 @@ def test_the_penalty_is_doubled_or_halved_to_the_limit(
 
 
 # steps of the policy
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-4, 1e-6])
+def test_slopes_that_are_hardly_there_are_not_stretched_to_a_whole_step(scale: float) -> None:
+    """1e-8 stands beside d H d, which falls with the square of the advantages."""
+    policy, s, a, A = played()
+    old = copy.deepcopy(policy)
+    every = torch.arange(len(A))
+
+    learners.trpo(policy, s, a, scale * A, every)
+
+    with torch.no_grad():
+        kl = float(policy.kl(old(s), policy(s)).mean())
+    evaluate, curved = learners.surrogate(old, s, a, A, every)
+    g = flat(torch.autograd.grad(evaluate()[0], list(old.parameters())))
+    product = fisher_vector_product(curved(), list(old.parameters()), 1e-5)
+    d = conjugate_gradient(product, scale * g)
+    dHd = float(d @ product(d))
+    assert kl == pytest.approx(0.01 * dHd / (dHd + 1e-8), rel=0.2)
+    assert (kl < 1e-4) == (scale < 1e-4)
 
 
 def test_a_trust_region_step_gains_within_its_limit() -> None:

@@ -22,7 +22,7 @@ from typing import Any, overload
 import numpy as np
 
 from lit_gen.harness.record import Record
-from lit_gen.harness.spec import Claim, Order, Spec, UserError, digest
+from lit_gen.harness.spec import Claim, Order, Spec, UserError, digest, flatten
 from lit_gen.harness.verdicts import orders, verdict
 from lit_gen.harness.verdicts.ensembles import Predictions
 
@@ -252,7 +252,9 @@ def judge_all(
     settings, verdicts = [claim.setting], []
     if isinstance(claim, Order):
         settings.append(claim.over)
-        verdicts += orders.judge_all(claim, records, remembered)
+        verdicts += orders.judge_all(
+            claim, records, lambda kind: remembered(kind) | _uneven(spec, claim, kind)
+        )
     else:
         verdicts += verdict.judge_all(claim, records, readable, remembered)
     return [
@@ -270,6 +272,33 @@ def judge_all(
         )
         for said, kind in zip(verdicts, members, strict=True)
     ]
+
+
+def _uneven(spec: Spec, order: Order, members: list[Record]) -> dict[str, str]:
+    """That runs of the two settings differ in what the settings do not: one may have trained for
+    longer, of a file that was changed between them."""
+    both = (order.setting, order.over)
+    first = [next((r for r in members if r.setting == s), None) for s in both]
+    if None in first:
+        return {}
+
+    def apart(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
+        a, b = dict(flatten(a)), dict(flatten(b))
+        return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+
+    meant = apart(*(spec.merged(s, members[0].protocol) for s in both))
+    others = {key.partition(".")[0] for key in meant if key.endswith("class_path")}
+    odd = [
+        key
+        for key in sorted(apart(*(r.config for r in first)) - meant)
+        if key.partition(".")[0] not in others  # another class has other arguments
+    ]
+    if not odd:
+        return {}
+    return {
+        order.metric: f"the runs of {' and '.join(both)} also differ in {', '.join(odd)}, which "
+        "the settings do not; train one side anew"
+    }
 
 
 def _equal(a: float, b: float, tolerance: float) -> bool:
