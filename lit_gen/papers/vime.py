@@ -4,12 +4,17 @@ A Bayesian network learns the dynamics p(s'|s, a). What a transition would teach
 of its posterior after the transition from the one before, is added to the reward. "Code" is the
 authors' released one, and their research branch of spring 2016 where that one is silent.
 
-Departures from the paper, all in the direction of the code that was run:
+Departures from the paper, all in the direction of the code that was run; what is said of the paper
+is from memory:
     Gamma is .99; the paper has .995.
     The gain lacks a factor of 1/2, which the normalisation divides out.
     It is divided by the mean of the last ten iterations' medians; the paper averages medians over
     trajectories.
     The baseline predicts the task's own return; the paper does not say which.
+    The KL to the prior counts a fifth in each mini-batch; the paper has a schedule.
+    The likelihood's standard deviation is 5; the paper does not say which.
+    The Fisher information is of a tenth of the steps; the paper does not say so.
+    Training begins with 500 transitions in all tasks; the paper has more for SwimmerGather.
 """
 
 from collections import deque
